@@ -1,0 +1,52 @@
+# `make run` and `make test` work as the first command after a clone: each installs what it needs into .venv.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Real data sets, where the machine has them; what needs none runs on data inside scikit-learn.
+SECAGG_DATA ?= $(wildcard ../shared/data)
+export SECAGG_DATA
+
+.PHONY: help run test lint proto bench compatibility clean
+
+help:
+	@echo "make run            install, then one federation undefended and one under encryption with ddfed"
+	@echo "make test           install, then all tests"
+	@echo "make lint           ruff, mypy --strict, generated code up to date"
+	@echo "make bench          transport and memory ratios (docs/BENCHMARKS.md)"
+	@echo "make compatibility  the wire code and the engine under other pins (Flower's, NVFlare's)"
+	@echo "make proto          regenerate secagg/_proto from proto/"
+	@echo "make clean          remove what the other targets made"
+
+$(VENV)/.run: pyproject.toml constraints.txt install.sh
+	@PYTHON="$(PYTHON)" ./install.sh $(VENV) run
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt install.sh
+	@PYTHON="$(PYTHON)" ./install.sh $(VENV) dev
+	@touch $(VENV)/.run $@
+
+run: $(VENV)/.run
+	@$(BIN)/python -m secagg.simulation.comparison --out runs/comparison
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/generate.py --check
+
+proto: $(VENV)/.dev
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/generate.py
+
+bench: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks.transport
+	@$(BIN)/python -m benchmarks.memory
+
+compatibility: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks.compatibility
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info
