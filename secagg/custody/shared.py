@@ -1,0 +1,81 @@
+"""Who can seal and open: the seam, and its first form, one secret key shared by all clients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NoReturn, Protocol
+
+from secagg.ckks.keys import SecretKey
+from secagg.ckks.vectors import Opener, Sealer
+from secagg.custody.descriptor import Descriptor
+from secagg.custody.grant import open_grant
+from secagg.custody.identity import ClientIdentity
+
+
+class Custody(Protocol):
+    """What a client needs of whoever holds the secret key.
+
+    Callers assume neither that one party holds the whole key nor that opening is a local call.
+    """
+
+    @property
+    def profile_name(self) -> str:
+        """The CKKS profile the key belongs to."""
+        ...
+
+    @property
+    def key_id(self) -> bytes:
+        """16 bytes that name the key."""
+        ...
+
+    def sealer(self) -> Sealer:
+        """Seals vectors under the key."""
+        ...
+
+    def opener(self) -> Opener:
+        """Opens aggregates and released scalars."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedCustody:
+    """Every client holds the one secret key, as in DDFed: any of them can open, none is needed.
+
+    Args:
+        profile_name: the CKKS profile the key belongs to.
+        key_id: 16 bytes.
+        secret_key: the key itself.
+    """
+
+    profile_name: str
+    key_id: bytes
+    secret_key: SecretKey = field(repr=False)
+
+    def sealer(self) -> Sealer:
+        """Seals vectors with the secret key, which gives the short, seeded form."""
+        return Sealer(self.secret_key)
+
+    def opener(self) -> Opener:
+        """Opens with the secret key, at once and alone."""
+        return Opener(self.secret_key)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret key is not pickled")
+
+
+def open_custody(identity: ClientIdentity, descriptor: Descriptor, grant: bytes) -> Custody:
+    """What a client may do with the key it was dealt.
+
+    Args:
+        identity: the client.
+        descriptor: the federation's, checked.
+        grant: the client's key grant as the aggregator relayed it.
+
+    Raises:
+        CustodyError: GRANT_INVALID.
+    """
+    return SharedCustody(
+        profile_name=descriptor.profile,
+        key_id=descriptor.key_id,
+        secret_key=open_grant(identity, descriptor, grant),
+    )
