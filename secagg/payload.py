@@ -1,0 +1,150 @@
+"""The payload of one update: each block's sealed vector, then each block's visible values as float32."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.ckks.profiles import HEADER_BYTES, Profile
+from secagg.ckks.vectors import CiphertextReader, Sealer, check_norm, check_values
+from secagg.ckks.wire import Form, check_header, parse_sealed
+from secagg.errors import CiphertextError, Code, ServerError, UpdateError
+from secagg.selection.layout import FLOAT32_BYTES, Layout
+
+VISIBLE_AT_ONCE = 2**16
+"""Visible values handled together where they are streamed."""
+
+
+def seal_update(flat: NDArray[np.float32], layout: Layout, sealer: Sealer | None) -> Iterator[bytes]:
+    """The payload of an update, piece by piece; the pieces' total length is ``layout.payload_bytes``.
+
+    One block's hidden or visible values and one ciphertext are held beside the update itself. Everything is
+    checked before this returns, so nothing of a refused update is ever sent.
+
+    Args:
+        flat: float32 [d], from ``Manifest.flatten``.
+        layout: of the round's plan.
+        sealer: with the federation's key; None if the layout hides nothing.
+
+    Raises:
+        UpdateError: UPDATE_SHAPE, UPDATE_DTYPE, UPDATE_NOT_FINITE; UPDATE_OUT_OF_RANGE for a hidden value
+            beyond the profile's range, or, where the profile has inner products, a block they run over whose
+            norm is.
+    """
+    if flat.shape != (layout.size,):
+        raise UpdateError(
+            Code.UPDATE_SHAPE,
+            f"the flat vector has shape {flat.shape}; the manifest asks for ({layout.size},)",
+        )
+    if flat.dtype != np.float32:
+        raise UpdateError(Code.UPDATE_DTYPE, f"the flat vector is {flat.dtype}, not float32")
+    if not np.isfinite(flat).all():
+        raise UpdateError(Code.UPDATE_NOT_FINITE, "the flat vector holds NaN or infinite values")
+    if sum(layout.hidden_counts):
+        if sealer is None:
+            raise ValueError("a layout that hides entries needs a sealer")
+        for block in range(len(layout.blocks)):
+            check_values(layout.hidden_of(flat, block), sealer.profile)
+        if sealer.profile.inner_products:
+            check_norm(layout.hidden_of(flat, layout.product_block), sealer.profile)
+    return _pieces(flat, layout, sealer)
+
+
+def _pieces(flat: NDArray[np.float32], layout: Layout, sealer: Sealer | None) -> Iterator[bytes]:
+    blocks = range(len(layout.blocks))
+    for block in blocks:
+        if sealer is not None and layout.hidden_counts[block]:
+            yield from sealer.seal_blocks(layout.hidden_of(flat, block))
+    for block in blocks:
+        visible = layout.visible_of(flat, block)
+        for start in range(0, visible.size, VISIBLE_AT_ONCE):
+            yield visible[start : start + VISIBLE_AT_ONCE].astype("<f4", copy=False).tobytes()
+
+
+def read_exactly(path: Path, offset: int, size: int) -> bytes:
+    """A part of a spooled file. The file is opened anew, so that any number of clients' files can be read in
+    turn.
+
+    Raises:
+        ServerError: SPOOL_CORRUPT if the file is not there or ends early.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            data = os.pread(file.fileno(), size, offset)
+    except FileNotFoundError:
+        raise ServerError(Code.SPOOL_CORRUPT, f"spooled file {path.name} is missing") from None
+    if len(data) != size:
+        raise ServerError(
+            Code.SPOOL_CORRUPT,
+            f"spooled file {path.name} has {len(data)} bytes at {offset} where {size} belong",
+        )
+    return data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateFile:
+    """One update's payload in the spool, read by position.
+
+    Args:
+        path: the file.
+        layout, profile: of the round's plan.
+    """
+
+    path: Path
+    layout: Layout
+    profile: Profile
+
+    def check(self) -> None:
+        """See that the whole payload is what the plan asks for, one ciphertext at a time.
+
+        Raises:
+            CiphertextError: CIPHERTEXT_MALFORMED for another length or a malformed ciphertext,
+                PROFILE_MISMATCH.
+            UpdateError: UPDATE_NOT_FINITE for a visible value that is NaN or infinite.
+        """
+        expected, size = self.layout.payload_bytes(self.profile), self.path.stat().st_size
+        if size != expected:
+            raise CiphertextError(
+                Code.CIPHERTEXT_MALFORMED, f"a payload has {expected} bytes under this plan, not {size}"
+            )
+        for block, count in enumerate(self.layout.hidden_counts):
+            if count:
+                start = self.layout.sealed_offsets(self.profile)[block]
+                check_header(read_exactly(self.path, start, HEADER_BYTES), Form.SEALED, self.profile)
+                read = self.ciphertexts(block)
+                for index in range(self.profile.ciphertext_count(count)):
+                    parse_sealed(read(index), self.profile)
+        for block, name in enumerate(self.layout.blocks):
+            for part in self.visible(block):
+                if not np.isfinite(part).all():
+                    raise UpdateError(
+                        Code.UPDATE_NOT_FINITE, f"visible part of block {name!r} holds NaN or infinite values"
+                    )
+
+    def ciphertexts(self, block: int) -> CiphertextReader:
+        """Reads one block's sealed ciphertexts by index; the bytes are not yet parsed."""
+        start = self.layout.sealed_offsets(self.profile)[block] + HEADER_BYTES
+        size = self.profile.sealed_ciphertext_bytes
+        return lambda index: read_exactly(self.path, start + index * size, size)
+
+    def visible(self, block: int) -> Iterator[NDArray[np.float32]]:
+        """One block's visible values, at most ``VISIBLE_AT_ONCE`` at a time."""
+        start, count = self.layout.visible_offsets(self.profile)[block], self.layout.visible_counts[block]
+        return read_floats(self.path, start, count)
+
+
+def read_floats(path: Path, start: int, count: int) -> Iterator[NDArray[np.float32]]:
+    """Little-endian float32 values of a file, at most ``VISIBLE_AT_ONCE`` at a time.
+
+    Raises:
+        ServerError: SPOOL_CORRUPT as ``read_exactly``.
+    """
+    for at in range(0, count, VISIBLE_AT_ONCE):
+        taken = min(VISIBLE_AT_ONCE, count - at)
+        data = read_exactly(path, start + FLOAT32_BYTES * at, FLOAT32_BYTES * taken)
+        yield np.frombuffer(data, dtype="<f4")

@@ -1,0 +1,175 @@
+"""How an update's flat vector is cut into blocks, and each block into a hidden and a visible part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.ckks.profiles import Profile
+from secagg.errors import Code, UpdateError
+from secagg.selection.mask import Mask
+from secagg.update import Manifest
+
+_Places = slice | NDArray[np.intp]
+"""Where a part's entries lie: a slice if they are one run (8 bytes per entry saved), otherwise indices."""
+
+REST_BLOCK = "rest"
+STATISTICS_BLOCK = "statistics"
+FLOAT32_BYTES = 4
+
+
+class Layout:
+    """The order in which the entries of an update travel.
+
+    Blocks come in the order "rest" (every tensor that statistics do not need), "statistics" (the named
+    tensors); an empty one is left out. Within a block, hidden entries keep the order of the flat vector, and
+    so do visible ones.
+
+    If anything at all is hidden, the statistics block is hidden whole, whatever the mask says of it: the
+    product with the previous aggregate is formed slot by slot, so its entries must keep their slots while
+    the mask changes; and in a last layer the positions of hidden entries alone betray labels.
+
+    Args:
+        manifest: names and shapes of the update's tensors.
+        mask: which entries are encrypted.
+        statistics_tensors: the tensors whose inner products are released; empty if there are none, or all.
+
+    Raises:
+        UpdateError: MASK_MISMATCH if the mask covers another number of entries; MANIFEST_MISMATCH for a
+            tensor that the manifest lacks.
+    """
+
+    def __init__(self, manifest: Manifest, mask: Mask, statistics_tensors: Sequence[str] = ()) -> None:
+        if mask.size != manifest.size:
+            raise UpdateError(
+                Code.MASK_MISMATCH, f"mask covers {mask.size} entries; the manifest has {manifest.size}"
+            )
+        self.manifest = manifest
+        self.mask = mask
+        self.statistics_tensors = tuple(statistics_tensors)
+        in_statistics = np.zeros(manifest.size, dtype=np.bool_)
+        for name in self.statistics_tensors:
+            in_statistics[manifest.slice_of(name)] = True
+        hidden = mask.hidden
+        if mask.hidden_count:
+            hidden = hidden | in_statistics
+        members = {REST_BLOCK: ~in_statistics, STATISTICS_BLOCK: in_statistics}
+        self.blocks: tuple[str, ...] = tuple(name for name, member in members.items() if member.any())
+        """Names of the blocks, in their order."""
+        self._hidden = tuple(_places(members[name] & hidden) for name in self.blocks)
+        self._visible = tuple(_places(members[name] & ~hidden) for name in self.blocks)
+
+    @property
+    def size(self) -> int:
+        """d, how many entries an update has."""
+        return self.manifest.size
+
+    @property
+    def hidden_counts(self) -> tuple[int, ...]:
+        """Encrypted entries of each block."""
+        return tuple(_count(places) for places in self._hidden)
+
+    @property
+    def visible_counts(self) -> tuple[int, ...]:
+        """Entries of each block that travel in the clear."""
+        return tuple(_count(places) for places in self._visible)
+
+    @cached_property
+    def hidden_ratio(self) -> float:
+        """Share of entries that are really encrypted; the statistics block may lift it over the mask's."""
+        return sum(self.hidden_counts) / self.size
+
+    @property
+    def product_block(self) -> int:
+        """Index of the block that products run over: "statistics" if there is one, else all there is."""
+        return len(self.blocks) - 1
+
+    def same_slots(self, other: Layout, block: int) -> bool:
+        """True if both layouts put the same entries at the same places of this block's hidden part."""
+        mine, theirs = self._hidden[block], other._hidden[other.blocks.index(self.blocks[block])]
+        if isinstance(mine, slice) or isinstance(theirs, slice):
+            return mine == theirs if isinstance(mine, slice) and isinstance(theirs, slice) else False
+        return np.array_equal(mine, theirs)
+
+    def sealed_offsets(self, profile: Profile) -> tuple[int, ...]:
+        """Where each block's sealed vector begins in a payload; one without has its successor's place."""
+        starts, at = [], 0
+        for count in self.hidden_counts:
+            starts.append(at)
+            at += profile.sealed_bytes(count)
+        return tuple(starts)
+
+    def visible_offsets(self, profile: Profile) -> tuple[int, ...]:
+        """Where each block's visible values begin in a payload."""
+        at = sum(profile.sealed_bytes(count) for count in self.hidden_counts)
+        starts = []
+        for count in self.visible_counts:
+            starts.append(at)
+            at += FLOAT32_BYTES * count
+        return tuple(starts)
+
+    def payload_bytes(self, profile: Profile) -> int:
+        """Exact length of an update's payload: all blocks' sealed vectors, then all float32 values."""
+        sealed = sum(profile.sealed_bytes(count) for count in self.hidden_counts)
+        return sealed + FLOAT32_BYTES * sum(self.visible_counts)
+
+    def hidden_of(self, flat: NDArray[np.float32], block: int) -> NDArray[np.float32]:
+        """The hidden entries of one block; a view where they are one run, so not to be written to."""
+        return flat[self._hidden[block]]
+
+    def visible_of(self, flat: NDArray[np.float32], block: int) -> NDArray[np.float32]:
+        """The visible entries of one block; a view where they are one run, so not to be written to."""
+        return flat[self._visible[block]]
+
+    def split(self, flat: NDArray[np.float32]) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+        """Hidden and visible entries of every block.
+
+        Args:
+            flat: float32 [d].
+
+        Raises:
+            UpdateError: UPDATE_SHAPE for another length.
+        """
+        if flat.shape != (self.size,):
+            raise UpdateError(
+                Code.UPDATE_SHAPE,
+                f"the flat vector has shape {flat.shape}; the manifest asks for ({self.size},)",
+            )
+        blocks = range(len(self.blocks))
+        return [self.hidden_of(flat, b) for b in blocks], [self.visible_of(flat, b) for b in blocks]
+
+    def join(
+        self, hidden: Sequence[NDArray[np.floating]], visible: Sequence[NDArray[np.floating]]
+    ) -> NDArray[np.float64]:
+        """Inverse of ``split``: float64 [d].
+
+        Raises:
+            UpdateError: UPDATE_SHAPE if a part has another length than its block's.
+        """
+        flat = np.empty(self.size, dtype=np.float64)
+        for parts, places in ((hidden, self._hidden), (visible, self._visible)):
+            if [part.size for part in parts] != [_count(place) for place in places]:
+                raise UpdateError(
+                    Code.UPDATE_SHAPE,
+                    f"parts have {[part.size for part in parts]} entries; "
+                    f"the layout asks for {[_count(place) for place in places]}",
+                )
+            for part, place in zip(parts, places, strict=True):
+                flat[place] = part
+        return flat
+
+
+def _places(members: NDArray[np.bool_]) -> _Places:
+    """A slice for one run or none, indices otherwise: equal sets of entries give equal places."""
+    count = int(np.count_nonzero(members))
+    first = int(members.argmax())
+    if members[first : first + count].all():
+        return slice(first, first + count) if count else slice(0, 0)
+    return np.flatnonzero(members)
+
+
+def _count(places: _Places) -> int:
+    return places.stop - places.start if isinstance(places, slice) else places.size
