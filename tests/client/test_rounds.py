@@ -1,0 +1,198 @@
+"""Whole rounds as clients live them: modes, rules, rounds that fail, plans that must not be followed."""
+
+import numpy as np
+import pytest
+from live_federation import in_threads
+
+from defenses import load_rule
+from secagg import Client, Code, ConfigError, RoundError, RoundState, SecaggError, UpdateError
+from secagg.ckks.profiles import profile
+
+RNG = np.random.default_rng(11)
+MODEL = {"w": RNG.normal(0, 0.1, (10, 40)).astype(np.float32), "b": np.zeros(10, np.float32)}
+
+
+def client(fed, name, **options):
+    return Client.load(
+        fed.identity(name), server=fed.address, rules=load_rule, **({"patience_s": 60.0} | options)
+    )
+
+
+def moved(model, seed, sign=1.0):
+    """A model near the given one: what training would give, in miniature. Float32 tensors."""
+    rng = np.random.default_rng(seed)
+    return {
+        n: (sign * (t + 0.05 + rng.normal(0, 0.02, t.shape))).astype(np.float32) for n, t in model.items()
+    }
+
+
+def take_part(fed, name, seed, samples, sign=1.0):
+    """All rounds of one client: what it sent, what it got, and the final model."""
+    sent, results = [], []
+    with client(fed, name) as one:
+        for upcoming in one.rounds():
+            sent.append(moved(upcoming.model, seed + upcoming.number, sign))
+            results.append(upcoming.contribute(sent[-1], sample_count=samples))
+        return sent, results, one.final_model()
+
+
+MODES = [
+    {"protect": "plain"},
+    {"protect": "full"},
+    {"protect": "selective", "significance": "random", "ratio": 0.3},
+    {"protect": "selective", "significance": "layers", "layers": ("b",)},
+    {"protect": "selective", "significance": "magnitude", "ratio": 0.2},
+]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda m: m.get("significance", m["protect"]))
+def test_clients_open_the_weighted_mean(federation, mode):
+    """Over two rounds every client gets the mean weighted by sample counts, within the profile's bound."""
+    fed = federation(MODEL, ["alice", "bob"], rounds=2, min_clients=2, **mode)
+    fed.serve()
+    alice, bob = in_threads(lambda: take_part(fed, "alice", 100, 30), lambda: take_part(fed, "bob", 200, 10))
+    bound = profile(fed.descriptor.profile).error_bound(410, np.array([30, 10]), 1.0)
+    for index in (0, 1):
+        for name, tensor in alice[1][index].model.items():
+            mean = 0.75 * alice[0][index][name].astype(np.float64) + 0.25 * bob[0][index][name]
+            np.testing.assert_allclose(tensor, mean, atol=bound + 1e-6)
+            np.testing.assert_array_equal(tensor, bob[1][index].model[name])
+    assert [r.round for r in alice[1]] == [1, 2]
+    assert all(r.state in (RoundState.AGGREGATED, RoundState.CLOSED) for r in alice[1])
+    assert all(r.own_weight is None and r.bytes_up > 0 and r.bytes_down > 0 for r in alice[1])
+    for name, tensor in alice[2].items():
+        np.testing.assert_array_equal(tensor, alice[1][-1].model[name])
+
+
+@pytest.mark.parametrize("protect", ["full", "plain"])
+def test_clients_vote_a_poisoned_update_out(federation, protect):
+    """Under ddfed the honest clients' ballots leave the flipped model without weight."""
+    names = ["alice", "bob", "carol", "mallory"]
+    fed = federation(MODEL, names, min_clients=4, rule="ddfed", protect=protect)
+    server = fed.serve()
+    in_threads(
+        *(
+            lambda name=name, seed=seed: take_part(fed, name, seed, 10, -3.0 if name == "mallory" else 1.0)
+            for seed, name in enumerate(names)
+        )
+    )
+    weights = server.wait_for("decided", round=1)["weights"]
+    assert weights["mallory"] == 0 or sum(w > 0 for w in weights.values()) < len(weights)
+
+
+def test_own_ballot_is_reported(federation):
+    """The result says what this client's own vote gave its own update."""
+    fed = federation(MODEL, ["alice", "bob", "carol"], min_clients=3, rule="ddfed")
+    fed.serve()
+    runs = in_threads(
+        *(lambda n=n, s=s: take_part(fed, n, s, 10) for s, n in enumerate(["alice", "bob", "carol"]))
+    )
+    assert all(results[0].own_weight in (0.0, 1.0) for _, results, _ in runs)
+    assert all(results[0].open_s > 0 and results[0].seal_s > 0 for _, results, _ in runs)
+
+
+def test_aborted_round_is_an_error_and_the_next_one_comes(federation):
+    """Alone in a round for two: ROUND_ABORTED with the server's reason; iterating gives the next round."""
+    fed = federation(MODEL, ["alice", "bob"], min_clients=2, collect_timeout_s=0.5)
+    fed.serve()
+    with client(fed, "alice") as alice:
+        rounds = alice.rounds()
+        first = next(rounds)
+        with pytest.raises(RoundError) as caught:
+            first.contribute(moved(first.model, 1), sample_count=1)
+        assert caught.value.code is Code.ROUND_ABORTED
+        assert caught.value.ids["reason"] == Code.NOT_ENOUGH_CLIENTS
+        second = next(rounds)
+        assert second.number == 2 and second.plan.base_round == 0 and not second.resuming
+
+
+def test_late_client_is_told_and_goes_on(federation):
+    """A round that closed without it refuses its update; the next round starts from that one's model."""
+    fed = federation(MODEL, ["alice", "bob"], rounds=2, min_clients=1, collect_timeout_s=0.5)
+    fed.serve()
+    with client(fed, "bob") as bob, client(fed, "alice") as alice:
+        late_rounds = bob.rounds()
+        late = next(late_rounds)
+        base = late.model
+        (first,) = alice.rounds(limit=1)
+        opened = first.contribute(moved(first.model, 1), sample_count=1).model
+        with pytest.raises(RoundError) as caught:
+            late.contribute(moved(base, 2), sample_count=1)
+        assert caught.value.code is Code.ROUND_CLOSED
+        following = next(late_rounds)
+        assert following.number == 2
+        for name, tensor in following.model.items():
+            np.testing.assert_array_equal(tensor, opened[name])
+
+
+BAD_UPDATES = [
+    (lambda m: {"w": m["w"]}, 1, Code.MANIFEST_MISMATCH),
+    (lambda m: m | {"w": m["w"].T}, 1, Code.UPDATE_SHAPE),
+    (lambda m: m | {"w": m["w"].astype(np.float64)}, 1, Code.UPDATE_DTYPE),
+    (lambda m: m | {"b": np.full(10, np.nan, np.float32)}, 1, Code.UPDATE_NOT_FINITE),
+    (lambda m: m | {"b": np.full(10, 1e9, np.float32)}, 1, Code.UPDATE_OUT_OF_RANGE),
+    (lambda m: m, 0, Code.SAMPLE_COUNT_INVALID),
+    (lambda m: m, 1.5, Code.SAMPLE_COUNT_INVALID),
+    (lambda m: m, True, Code.SAMPLE_COUNT_INVALID),
+]
+
+
+def test_update_that_does_not_fit_is_refused_before_anything_is_sent(federation):
+    """Each fault has its code; afterwards the same round still takes a good update."""
+    fed = federation(MODEL, ["alice"])
+    server = fed.serve()
+    with client(fed, "alice") as alice:
+        (upcoming,) = alice.rounds(limit=1)
+        base = upcoming.model
+        for spoil, samples, code in BAD_UPDATES:
+            with pytest.raises(UpdateError) as caught:
+                upcoming.contribute(spoil(base), sample_count=samples)
+            assert caught.value.code is code
+        with pytest.raises(RoundError) as nothing:
+            upcoming.contribute()
+        assert nothing.value.code is Code.STATE_INVALID
+        assert not server.named("accepted")
+        upcoming.contribute(moved(base, 3), sample_count=1)
+    assert len(server.named("accepted")) == 1
+
+
+def test_training_in_place_does_not_change_the_base(federation):
+    """``round.model`` gives copies; the base the client keeps is the federation's."""
+    fed = federation(MODEL, ["alice"], protect="plain")
+    fed.serve()
+    with client(fed, "alice") as alice:
+        (upcoming,) = alice.rounds(limit=1)
+        upcoming.model["w"][:] = 7.0
+        np.testing.assert_array_equal(upcoming.model["w"], MODEL["w"])
+
+
+def test_server_of_another_federation_is_not_talked_to(federation, tmp_path):
+    """A server whose certificate comes from another federation's authority is not talked to."""
+    fed = federation(MODEL, ["alice"])
+    other = federation(MODEL, ["alice"])
+    fed.serve()
+    with (
+        Client.load(
+            other.identity("alice"), server=fed.address, rules=load_rule, patience_s=0.5, state=tmp_path / "s"
+        ) as stranger,
+        pytest.raises(SecaggError) as caught,
+    ):
+        next(stranger.rounds())
+    assert caught.value.code is Code.SERVER_UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"server": "localhost"}, "HOST:PORT"),
+        ({"server": "localhost:99999"}, "65535"),
+        ({"patience_s": 0.0}, "patience_s is 0.0"),
+        ({"patience_s": float("nan")}, "patience_s is nan"),
+    ],
+)
+def test_impossible_settings_are_refused_in_one_line(federation, options, complaint):
+    """Before anything is opened or connected."""
+    fed = federation(MODEL, ["alice"])
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        Client.load(fed.identity("alice"), **({"server": fed.address, "rules": load_rule} | options))
+    assert caught.value.code is Code.CONFIG_INVALID
