@@ -1,0 +1,1 @@
+"""Attacks on federations, run against exactly what a setting allows."""

@@ -1,0 +1,24 @@
+"""Label flip: train honestly on falsified labels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.poisoning.attack import Attack
+
+
+class LabelFlip(Attack):
+    """y → C − 1 − y (Fang et al., USENIX Security 2020, arXiv 1911.11815, §5.1).
+
+    >>> import numpy as np
+    >>> LabelFlip().labels(np.array([0, 3, 9]), classes=10).tolist()
+    [9, 6, 0]
+    """
+
+    name = "label-flip"
+    default_strength = None
+
+    def labels(self, labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+        """C − 1 − y."""
+        return classes - 1 - labels

@@ -1,0 +1,1 @@
+"""Bridges between training frameworks and named float32 tensors; each needs its framework installed."""

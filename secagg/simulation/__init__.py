@@ -1,0 +1,1 @@
+"""One whole federation on one machine: real processes, real sockets, real data."""

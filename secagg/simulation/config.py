@@ -1,0 +1,116 @@
+"""What one simulated federation is set to: the fields of ``secagg run``'s TOML file and flags."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from attacks.poisoning import Poison, parse_poison
+from defenses import load_rule
+from secagg.config import FederationConfig
+from secagg.plan import ProtectionMode, Significance
+from secagg.simulation.partition import parse_partition
+
+Real = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class ModelName(StrEnum):
+    """The networks a simulated federation can train."""
+
+    LINEAR = "linear"
+    MLP = "mlp"
+    CNN = "cnn"
+
+
+class RunConfig(BaseModel):
+    """One federation on this machine. The defaults are those of ``make run`` without poison.
+
+    Args:
+        clients: how many client processes.
+        rounds: rounds with an aggregate.
+        local_epochs: passes over its own samples that a client makes per round.
+        batch_size: samples per gradient step.
+        learning_rate: of local stochastic gradient descent.
+        momentum: of the same; it starts from zero in every round.
+        dataset: digits, fashion-mnist, cifar10, a folder of IDX files, or an ``.npz`` file.
+        data: folder with the named data sets; default $SECAGG_DATA.
+        samples: use only so many training samples, drawn from the seed; default all.
+        partition: iid or dirichlet:β.
+        model: linear, mlp (one hidden layer of 64) or cnn (two convolutions, two dense layers).
+        protect, ratio, significance, layers: as in ``FederationConfig``.
+        rule: name of the aggregation rule, with its parameters if it has any.
+        poison: ATTACK:FRACTION[:STRENGTH], or nothing.
+        seed: of the partition, the initial model, the choice of attackers and all local training.
+        round_timeout_s: a stage of a round, or silence of all processes, that takes longer is an error.
+        out: folder for the results.
+
+    Raises:
+        ConfigError: CONFIG_INVALID or RULE_UNKNOWN for a combination that can't be run.
+        pydantic.ValidationError: for a value out of range; ``parse_toml`` turns it into a ConfigError.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+
+    clients: Annotated[int, Field(ge=2, le=200)] = 10
+    rounds: Annotated[int, Field(ge=1, le=100_000)] = 20
+    local_epochs: Annotated[int, Field(ge=1, le=1_000)] = 5
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
+    learning_rate: Annotated[Real, Field(gt=0, le=100)] = 0.05
+    momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
+    dataset: Annotated[str, Field(min_length=1)] = "digits"
+    data: Annotated[str, Field(min_length=1)] | None = None
+    samples: Annotated[int, Field(ge=2)] | None = None
+    partition: str = "iid"
+    model: Annotated[ModelName, Field(strict=False)] = ModelName.MLP
+    protect: Annotated[ProtectionMode, Field(strict=False)] = ProtectionMode.FULL
+    ratio: Annotated[Real, Field(ge=0, le=1)] | None = None
+    significance: Annotated[Significance, Field(strict=False)] | None = None
+    layers: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    rule: str = "mean"
+    poison: str | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    round_timeout_s: Annotated[Real, Field(gt=0, le=86_400)] = 900.0
+    out: Annotated[str, Field(min_length=1)] = "runs/run"
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> RunConfig:
+        parse_partition(self.partition)
+        load_rule(self.rule)
+        _ = self.malicious, self.federation  # each raises what can't be
+        return self
+
+    @property
+    def attack(self) -> Poison | None:
+        """The parsed ``poison``."""
+        return parse_poison(self.poison) if self.poison else None
+
+    @property
+    def malicious(self) -> tuple[int, ...]:
+        """Indices of the clients that attack, sorted."""
+        return self.attack.malicious(self.clients, self.seed) if self.attack else ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The clients' names, in the order of their indices."""
+        width = len(str(self.clients))
+        return tuple(f"client-{i + 1:0{width}}" for i in range(self.clients))
+
+    @property
+    def federation(self) -> FederationConfig:
+        """The settings of the federation that this run starts."""
+        return FederationConfig(
+            name="simulation",
+            address="localhost:0",
+            protect=self.protect,
+            ratio=self.ratio,
+            significance=self.significance,
+            layers=self.layers,
+            rule=self.rule,
+            rounds=self.rounds,
+            min_clients=self.clients // 2 + 1,
+            collect_timeout_s=self.round_timeout_s,
+            ballot_timeout_s=self.round_timeout_s,
+            confirm_timeout_s=self.round_timeout_s,
+        )

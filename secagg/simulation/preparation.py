@@ -1,0 +1,175 @@
+"""What a run needs before its processes start: a federation's folder, a model, everyone's samples."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from defenses import load_rule
+from secagg.custody.dealing import deal
+from secagg.custody.enrolment import enroll_local
+from secagg.custody.federation import FederationFolder, init_federation
+from secagg.errors import Code, ConfigError
+from secagg.model_file import save_model
+from secagg.simulation.config import RunConfig
+from secagg.simulation.datasets import Dataset, load_dataset
+from secagg.simulation.partition import partition
+from secagg.simulation.result import RESULT_FILE
+from secagg.simulation.task import Schedule, Task, save_samples
+
+FEDERATION, PARTICIPANTS, LOGS = "federation", "participants", "logs"
+MODEL_FILE = "model.npz"
+TEST_FILE = "test.npz"
+_OWN = (FEDERATION, PARTICIPANTS, LOGS, RESULT_FILE, MODEL_FILE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """Everything that lies ready under the output folder.
+
+    Args:
+        out: the output folder.
+        dataset: what is trained on; its name, shape and classes matter from here on.
+        sample_counts: training samples per client.
+    """
+
+    out: Path
+    dataset: Dataset
+    sample_counts: tuple[int, ...]
+
+    @property
+    def server(self) -> Path:
+        """The server's folder."""
+        return self.out / FEDERATION / "server"
+
+    @property
+    def logs(self) -> Path:
+        """One log per process."""
+        return self.out / LOGS
+
+    def task_path(self, name: str) -> Path:
+        """A participant's task file."""
+        return self.out / PARTICIPANTS / f"{name}.json"
+
+    def samples_path(self, name: str) -> Path:
+        """A participant's samples."""
+        return self.out / PARTICIPANTS / f"{name}.npz"
+
+    def identity(self, name: str) -> Path:
+        """A client's identity folder."""
+        return self.out / FEDERATION / "clients" / name
+
+    def discard_samples(self) -> None:
+        """Remove the copies of the training data that were made for the participants."""
+        for path in (self.out / PARTICIPANTS).glob("*.npz"):
+            path.unlink()
+
+
+def prepare(config: RunConfig) -> Preparation:
+    """Load the data, deal it out, and make the federation: authority, identities, keys, initial model.
+
+    Raises:
+        ConfigError: DEPENDENCY_MISSING without torch; DATA_MISSING, DATA_MALFORMED; CONFIG_INVALID if
+            model, partition and data don't fit together, or the output folder holds other files.
+    """
+    require_torch()
+    dataset = load_dataset(config.dataset, Path(config.data) if config.data else None)
+    train = dataset.train
+    if config.samples is not None and config.samples < len(train):
+        chosen = np.random.default_rng([config.seed, 3]).choice(len(train), config.samples, replace=False)
+        train = train.take(np.sort(chosen))
+    parts = partition(train.labels, config.clients, config.partition, config.seed)
+    out = _fresh_folder(Path(config.out))
+    ready = Preparation(out=out, dataset=dataset, sample_counts=tuple(len(part) for part in parts))
+    _make_federation(config, dataset, out / FEDERATION)
+    attack = config.attack
+    pooled = attack is not None and attack.pools_data
+    coalition = np.concatenate([parts[i] for i in config.malicious]) if pooled else None
+    for index, name in enumerate(config.names):
+        joint = coalition is not None and index in config.malicious
+        save_samples(
+            ready.samples_path(name),
+            train.take(coalition if joint and coalition is not None else parts[index]),
+        )
+    save_samples(out / PARTICIPANTS / TEST_FILE, dataset.test)
+    return ready
+
+
+def write_tasks(config: RunConfig, ready: Preparation, address: str) -> None:
+    """One task file per participant, now that the server's address is known."""
+    attack = config.attack
+    evaluator = next(i for i in range(config.clients) if i not in config.malicious)
+    schedule = Schedule(
+        epochs=config.local_epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        momentum=config.momentum,
+    )
+    for index, name in enumerate(config.names):
+        lies = attack is not None and index in config.malicious
+        joint = lies and attack is not None and attack.pools_data
+        Task(
+            name=name,
+            identity=str(ready.identity(name)),
+            server=address,
+            samples=str(ready.samples_path(name)),
+            sample_count=ready.sample_counts[index],
+            test=str(ready.out / PARTICIPANTS / TEST_FILE) if index == evaluator else None,
+            model=config.model,
+            shape=ready.dataset.shape,
+            classes=ready.dataset.classes,
+            schedule=schedule,
+            stream=(config.seed, 2, config.malicious[0] if joint else index),
+            attack=attack.attack if attack is not None and lies else "",
+            strength=attack.strength if attack is not None and lies else None,
+            patience_s=config.round_timeout_s,
+            final_model=str(ready.out / MODEL_FILE) if index == evaluator else None,
+        ).save(ready.task_path(name))
+
+
+def require_torch() -> None:
+    """Raises ConfigError DEPENDENCY_MISSING, naming the extra to install, if torch is not there."""
+    if importlib.util.find_spec("torch") is None:
+        raise ConfigError(
+            Code.DEPENDENCY_MISSING,
+            "training needs PyTorch, which is not installed: pip install 'secagg[run]'",
+        )
+
+
+def _make_federation(config: RunConfig, dataset: Dataset, folder: Path) -> None:
+    # torch takes seconds to import, and nothing before this needs it.
+    from secagg.adapters.pytorch import tensors_from
+    from secagg.simulation.models import build_model
+
+    initial = tensors_from(build_model(config.model, dataset.shape, dataset.classes, config.seed))
+    init_federation(folder, config.federation)
+    save_model(FederationFolder.open(folder).root / config.federation.initial_model, initial)
+    for name in config.names:
+        enroll_local(folder, name)
+    deal(folder, rules=load_rule)
+
+
+def _fresh_folder(out: Path) -> Path:
+    """The output folder, emptied of what an earlier run left there, and of nothing else."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(Code.CONFIG_INVALID, f"out = {out} can't be used: {error.strerror}") from None
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in _OWN)
+    if foreign:
+        raise ConfigError(
+            Code.CONFIG_INVALID, f"out = {out} holds {foreign[0]!r}, which no run made; name an empty folder"
+        )
+    for name in _OWN:
+        path = out / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    for name in (PARTICIPANTS, LOGS):
+        (out / name).mkdir(mode=0o700)
+    return out.resolve()

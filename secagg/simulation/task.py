@@ -1,0 +1,87 @@
+"""What the launcher hands to one participant process: a JSON file and a file of its own samples."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from secagg.simulation.config import ModelName
+from secagg.simulation.datasets.dataset import Samples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Local gradient descent: epochs ≥ 1, batch size ≥ 1, learning rate > 0, momentum in [0, 1)."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One participant's part in a run.
+
+    Args:
+        name: the client's name.
+        identity: folder with its identity.
+        server: ``HOST:PORT``.
+        samples: file with the samples it trains on: its own partition, or the coalition's.
+        sample_count: how many samples it says it has.
+        test: file with the held-out samples, for the one participant that evaluates; None for others.
+        model, shape, classes: what to train.
+        schedule: how to train.
+        stream: seeds of its random numbers, extended by the round's number. Participants of one
+            coalition that pools its data have the same.
+        attack: name of the attack it mounts; empty for an honest participant.
+        strength: of the attack; None for its default.
+        patience_s: how long it tries to reach a silent server.
+        final_model: where to write the model the federation ends with; None not to.
+    """
+
+    name: str
+    identity: str
+    server: str
+    samples: str
+    sample_count: int
+    test: str | None
+    model: ModelName
+    shape: tuple[int, ...]
+    classes: int
+    schedule: Schedule
+    stream: tuple[int, ...]
+    attack: str
+    strength: float | None
+    patience_s: float
+    final_model: str | None
+
+    def save(self, path: Path) -> None:
+        """Write the task as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Task:
+        """Read what ``save`` has written."""
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields["schedule"] = Schedule(**fields["schedule"])
+        fields["model"] = ModelName(fields["model"])
+        for name in ("shape", "stream"):
+            fields[name] = tuple(fields[name])
+        return cls(**fields)
+
+
+def save_samples(path: Path, samples: Samples) -> None:
+    """Write samples so that only this user can read them."""
+    path.touch(mode=0o600)
+    with path.open("wb") as file:
+        np.savez(file, values=samples.values, labels=samples.labels)
+
+
+def load_samples(path: Path) -> Samples:
+    """Read what ``save_samples`` has written."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return Samples(values=arrays["values"], labels=arrays["labels"])
