@@ -106,6 +106,16 @@ def compare(out: Path, *, seed: int, rounds: int, console: Console) -> list[Outc
     return outcomes
 
 
+def _accuracies(outcomes: list[Outcome]) -> tuple[float, ...]:
+    return tuple(outcome.result.final_accuracy or 0.0 for outcome in outcomes)
+
+
+def withstood(outcomes: list[Outcome]) -> bool:
+    """True if the defended federation ended within ``MARGIN_POINTS`` of the unpoisoned one."""
+    _, defended, unpoisoned = _accuracies(outcomes)
+    return 100 * (unpoisoned - defended) <= MARGIN_POINTS
+
+
 def print_comparison(outcomes: list[Outcome], console: Console) -> None:
     """The table, and in one sentence what it shows."""
     table = Table(
@@ -131,9 +141,9 @@ def print_comparison(outcomes: list[Outcome], console: Console) -> None:
     console.print(
         "up, down: per client and round; s: data, keys, processes, training, report", highlight=False
     )
-    undefended, defended, unpoisoned = (outcome.result.final_accuracy or 0.0 for outcome in outcomes)
+    undefended, defended, unpoisoned = _accuracies(outcomes)
     loss = 100 * (unpoisoned - defended)
-    side, verdict = "below" if loss >= 0 else "above", "within" if loss <= MARGIN_POINTS else "NOT within"
+    side, verdict = "below" if loss >= 0 else "above", "within" if withstood(outcomes) else "NOT within"
     console.print(
         f"Undefended, the poison leaves {100 * undefended:.1f}%. With ddfed over ciphertexts the federation "
         f"keeps {100 * defended:.1f}%, {abs(loss):.1f} points {side} the unpoisoned one "
@@ -148,10 +158,15 @@ def print_comparison(outcomes: list[Outcome], console: Console) -> None:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True)
 def main(out: Path, seed: int, rounds: int) -> None:
-    """Compare an undefended, a defended and an unpoisoned federation of 10 clients on digits."""
+    """Compare an undefended, a defended and an unpoisoned federation of 10 clients on digits.
+
+    Exit status: 1 if the defence did not hold, 2 if a federation could not be run.
+    """
     console = Console()
     try:
-        print_comparison(compare(out, seed=seed, rounds=rounds, console=console), console)
+        outcomes = compare(out, seed=seed, rounds=rounds, console=console)
+        print_comparison(outcomes, console)
+        sys.exit(0 if withstood(outcomes) else 1)
     except SecaggError as error:
         click.echo(f"secagg: {error}", err=True)
         sys.exit(2)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from secagg.simulation.comparison import ARMS, Outcome, print_comparison
+from secagg.simulation.comparison import ARMS, Outcome, print_comparison, withstood
 from secagg.simulation.config import RunConfig
 from secagg.simulation.launcher import RunResult
 from secagg.simulation.rows import Row
@@ -36,6 +36,7 @@ def test_the_verdict_follows_from_the_accuracies(capsys, defended, says):
     print_comparison(outcomes(0.1, defended, 0.95), Console(width=80))
     shown = capsys.readouterr().out
     assert says in shown
+    assert withstood(outcomes(0.1, defended, 0.95)) is ("NOT" not in says)
     assert f"{100 * defended:.1f}%" in shown and "1.0 MiB" in shown and "…" not in shown
 
 
