@@ -1,0 +1,136 @@
+"""What one server serves: a federation's settings, identity, roster, descriptor, rule, checked as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.ckks.keys import PublicKey
+from secagg.ckks.profiles import Profile, profile
+from secagg.config import SETTINGS_FILE, FederationConfig, parse_toml
+from secagg.custody.descriptor import DESCRIPTOR_FILE, Descriptor, SignedDescriptor
+from secagg.custody.roster import Roster
+from secagg.custody.server_identity import ServerIdentity
+from secagg.errors import Code, ConfigError, CustodyError
+from secagg.model_file import load_model
+from secagg.plan import ProtectionMode
+from secagg.rule import Rule, RuleLoader, StatisticsRequest
+from secagg.server.spool import digest_of
+from secagg.update import Manifest
+
+INITIAL_MODEL_FILE = "initial_model.npz"
+PUBLIC_KEY_FILE = "ckks_public.key"
+GRANTS_FOLDER = "grants"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """A federation's server folder, read and checked.
+
+    Args:
+        directory: the folder.
+        config: the settings.
+        identity: the server's certificate and key, and the trust anchor.
+        roster: who is enrolled; reads its file again when that changes.
+        signed_descriptor: what clients are shown; ``descriptor`` is its content.
+        manifest: of the initial model, and so of every update.
+        request: what the rule needs to see, or None.
+        public_key: the CKKS public key, with which released scalars are re-randomised.
+    """
+
+    directory: Path
+    config: FederationConfig
+    identity: ServerIdentity
+    roster: Roster
+    signed_descriptor: SignedDescriptor
+    descriptor: Descriptor
+    profile: Profile
+    manifest: Manifest
+    rule: Rule
+    request: StatisticsRequest | None
+    public_key: PublicKey
+
+    @classmethod
+    def load(cls, directory: Path, *, rules: RuleLoader) -> Deployment:
+        """Reads a server folder as ``secagg init``, ``enroll`` and ``deal`` leave it.
+
+        Raises:
+            ConfigError: CONFIG_INVALID if settings and signed descriptor disagree, DATA_MISSING or
+                DATA_MALFORMED for the initial model, RULE_UNKNOWN, RULE_UNSUPPORTED.
+            CustodyError: DESCRIPTOR_INVALID, IDENTITY_INVALID.
+            CiphertextError: KEY_MALFORMED.
+        """
+        config = parse_toml(FederationConfig, directory / SETTINGS_FILE)
+        identity = ServerIdentity.load(directory)
+        signed = SignedDescriptor.load(directory / DESCRIPTOR_FILE)
+        descriptor = signed.open(identity.anchor)
+        model = load_model(directory / INITIAL_MODEL_FILE)
+        manifest = Manifest.of(model)
+        rule = rules(config.rule)
+        request = rule.request(manifest)
+        deployment = cls(
+            directory=directory,
+            config=config,
+            identity=identity,
+            roster=identity.roster,
+            signed_descriptor=signed,
+            descriptor=descriptor,
+            profile=profile(descriptor.profile),
+            manifest=manifest,
+            rule=rule,
+            request=request,
+            public_key=PublicKey.from_bytes((directory / PUBLIC_KEY_FILE).read_bytes()),
+        )
+        deployment._check()
+        return deployment
+
+    @property
+    def initial_model_path(self) -> Path:
+        """The model the federation starts from."""
+        return self.directory / INITIAL_MODEL_FILE
+
+    @property
+    def hides(self) -> bool:
+        """True if updates carry ciphertexts."""
+        return self.config.protection.mode is not ProtectionMode.PLAIN
+
+    def grant_path(self, client: str) -> Path:
+        """Where a client's sealed copy of the secret key lies; the name is one a certificate may carry."""
+        return self.directory / GRANTS_FOLDER / client
+
+    def initial_flat(self) -> NDArray[np.float32]:
+        """The initial model as one vector, float32 [d]."""
+        return self.manifest.flatten(load_model(self.initial_model_path))
+
+    def _check(self) -> None:
+        config, descriptor = self.config, self.descriptor
+        for name, set_to, signed in (
+            ("protection", config.protection, descriptor.protection),
+            ("rule", config.rule, descriptor.rule),
+            ("min_clients", config.min_clients, descriptor.min_clients),
+            ("max_sample_count", config.max_sample_count, descriptor.max_sample_count),
+            ("manifest", self.manifest.digest.hex(), descriptor.manifest_sha256.hex()),
+            (
+                "initial model",
+                digest_of(self.initial_model_path).hex(),
+                descriptor.initial_model_sha256.hex(),
+            ),
+        ):
+            if set_to != signed:
+                _disagree(f"{name} is {set_to}, the signed descriptor says {signed}")
+        if self.public_key.key_id != descriptor.key_id:
+            raise CustodyError(
+                Code.KEY_MISMATCH,
+                f"{self.directory / PUBLIC_KEY_FILE} is not the key the descriptor names; run: secagg deal",
+            )
+        products = self.request is not None and self.hides
+        if products and not self.profile.inner_products:
+            _disagree(f"rule {config.rule} needs inner products; profile {self.profile.name} has none")
+
+
+def _disagree(what: str) -> NoReturn:
+    raise ConfigError(Code.CONFIG_INVALID, f"{SETTINGS_FILE}: {what}; run: secagg deal")

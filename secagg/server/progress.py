@@ -1,0 +1,47 @@
+"""What follows a round: another one, or the federation's end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from secagg.errors import Code
+from secagg.plan import RoundState
+from secagg.server.events import Round
+
+MAX_ABORTS_IN_A_ROW = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announce:
+    """Hold round ``number``, starting from the aggregate of ``base_round`` (0: the initial model)."""
+
+    number: int
+    base_round: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """Hold no further round; ``reason`` is empty for an ordinary end."""
+
+    rounds_closed: int
+    last_aggregate_round: int
+    reason: str
+
+
+def what_follows(history: Sequence[Round], *, rounds: int) -> Announce | End:
+    """What comes after these rounds, all ended, in order: another round, or the federation's end.
+
+    The federation ends after ``rounds`` rounds with an aggregate, or ``MAX_ABORTS_IN_A_ROW`` without.
+    """
+    closed = [r.number for r in history if r.state is RoundState.CLOSED]
+    last = closed[-1] if closed else 0
+    recent = history[-MAX_ABORTS_IN_A_ROW:]
+    if len(closed) >= rounds:
+        return End(rounds_closed=len(closed), last_aggregate_round=last, reason="")
+    if len(recent) == MAX_ABORTS_IN_A_ROW and all(r.state is RoundState.ABORTED for r in recent):
+        code = recent[-1].abort_code or Code.INTERNAL
+        reason = f"{MAX_ABORTS_IN_A_ROW} rounds in a row were aborted, the last with {code.value}"
+        return End(rounds_closed=len(closed), last_aggregate_round=last, reason=reason)
+    number = history[-1].number + 1 if history else 1
+    return Announce(number=number, base_round=last)

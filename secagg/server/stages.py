@@ -1,0 +1,118 @@
+"""What the server does in each stage of a round; every stage can be repeated after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from secagg.ckks.profiles import WEIGHT_TOTAL
+from secagg.errors import Code, RoundError, ServerError
+from secagg.plan import RoundState
+from secagg.rule import StatisticsRequest
+from secagg.server import work
+from secagg.server.events import Aggregated, Decided, Failed, Round, Scored
+from secagg.weights import integer_weights
+
+if TYPE_CHECKING:
+    from secagg.server.coordinator import Coordinator
+
+
+class Stages:
+    """The work behind SCORE, SETTLE, AGGREGATE and FINISH."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+
+    async def score(self, round_: Round) -> None:
+        """SEALED → SCORED: releases the statistics the rule asks for.
+
+        Statistics that a crash left behind unannounced are computed anew: nobody has seen them.
+        """
+        started = time.monotonic()
+        digest = b""
+        if self._coordinator.deployment.request is not None:
+            digest = await self._release(round_, self._coordinator.deployment.request)
+        await self._coordinator.apply(round_.number, Scored(statistics_sha256=digest))
+        self._coordinator.observer.emit(
+            "scored", round=round_.number, score_s=round(time.monotonic() - started, 3)
+        )
+
+    async def _release(self, round_: Round, request: StatisticsRequest) -> bytes:
+        """Every update in whichever worker is free; then one puts the pieces together."""
+        coordinator, spool = self._coordinator, self._coordinator.spool
+        job, reference = coordinator.job(round_.number), self._reference(round_)
+        public_key = coordinator.deployment.public_key.to_bytes()
+        pieces = [spool.scratch() for _ in round_.accepted]
+        paths = [self._update(round_, acceptance.update_id) for acceptance in round_.accepted]
+        await asyncio.gather(
+            *(
+                coordinator.workers.run(work.release, job, piece, path, request, reference, public_key)
+                for piece, path in zip(pieces, paths, strict=True)
+            )
+        )
+        out = spool.scratch()
+        update_ids = [acceptance.update_id for acceptance in round_.accepted]
+        digest = await coordinator.workers.run(work.assemble, job, out, update_ids, pieces, request)
+        await coordinator.in_thread(spool.publish, out, spool.statistics(round_.number))
+        return digest
+
+    async def settle(self, round_: Round) -> None:
+        """SCORED → DECIDED: the rule turns the ballots that are in into weights; or ABORTED if it can't."""
+        coordinator = self._coordinator
+        async with coordinator.exclusive:
+            now = coordinator.round(round_.number)
+            if now.state is not RoundState.SCORED:
+                return
+            cap = coordinator.plan(now.number).max_sample_count
+            counts = np.array([min(a.sample_count, cap) for a in now.accepted], dtype=np.int64)
+            ballots = [np.array(vote.weights, dtype=np.float64) for vote in now.votes]
+            try:
+                weights = coordinator.deployment.rule.settle(ballots, counts)
+                if weights.shape != counts.shape:
+                    raise RoundError(Code.NO_DECISION, f"the rule gave weights of shape {weights.shape}")
+                integers = integer_weights(weights, total=WEIGHT_TOTAL)
+            except RoundError as error:
+                await coordinator.commit(now.number, Failed(code=error.code))
+                return
+            await coordinator.commit(now.number, Decided(weights=tuple(integers.tolist())))
+
+    async def aggregate(self, round_: Round) -> None:
+        """DECIDED → AGGREGATED: sums the updates with the journal's weights; the same bytes every time."""
+        started, spool = time.monotonic(), self._coordinator.spool
+        chosen = [(a, w) for a, w in zip(round_.accepted, round_.weights, strict=True) if w]
+        out = spool.scratch()
+        digest = await self._coordinator.workers.run(
+            work.aggregate,
+            self._coordinator.job(round_.number),
+            out,
+            [self._update(round_, a.update_id) for a, _ in chosen],
+            [w for _, w in chosen],
+        )
+        await self._coordinator.in_thread(spool.publish, out, spool.aggregate(round_.number))
+        await self._coordinator.apply(round_.number, Aggregated(aggregate_sha256=digest))
+        self._coordinator.observer.emit(
+            "aggregated", round=round_.number, aggregate_s=round(time.monotonic() - started, 3)
+        )
+
+    async def finish(self, round_: Round) -> None:
+        """CLOSED or ABORTED: cleans up and announces what follows."""
+        await self._coordinator.follow(round_)
+
+    def _update(self, round_: Round, update_id: bytes) -> Path:
+        path = self._coordinator.spool.update(round_.number, update_id)
+        if not path.exists():
+            raise ServerError(
+                Code.SPOOL_CORRUPT, f"accepted update {path} is missing from the spool", round=round_.number
+            )
+        return path
+
+    def _reference(self, round_: Round) -> work.ReferenceJob:
+        coordinator = self._coordinator
+        base = coordinator.plan(round_.number).base_round
+        if not base:
+            return work.ReferenceJob(path=coordinator.deployment.initial_model_path, base=None)
+        return work.ReferenceJob(path=coordinator.spool.aggregate(base), base=coordinator.job(base))

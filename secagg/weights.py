@@ -1,0 +1,62 @@
+"""A round's real weights as the integers that a sum over ciphertexts can use."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.errors import Code, RoundError
+
+
+def integer_weights(weights: NDArray[np.float64], *, total: int) -> NDArray[np.int64]:
+    """Integers proportional to the weights whose sum is at most ``total``.
+
+    Weights that are integers already and sum to at most ``total`` are kept: the mean is then exact.
+    Otherwise the largest-remainder method (Hamilton; Balinski & Young, *Fair Representation*, 1982)
+    gives ``W_i = ⌊total·w_i/Σw⌋`` plus 1 for the largest fractional parts, ties to the lower index,
+    so that ``ΣW = total`` and ``|W_i/total - w_i/Σw| < 1/total``. A weight of 0 stays 0.
+
+    Args:
+        weights: float64 [n], n ≥ 1, finite, ≥ 0, with a positive sum.
+        total: largest sum a profile has headroom for, ≥ 1.
+
+    Returns:
+        int64 [n], each ≥ 0, 1 ≤ ΣW ≤ total.
+
+    Raises:
+        RoundError: NO_DECISION if the weights are not as said.
+    """
+    values = np.asarray(weights, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise _undecided(f"weights have shape {values.shape}; a round needs one number per update")
+    if not np.isfinite(values).all():
+        raise _undecided("a weight is NaN or infinite")
+    if (values < 0).any():
+        raise _undecided(f"weight {values.min():g} is negative")
+    largest = float(values.max())
+    if largest == 0.0:
+        raise _undecided("all weights are 0: every update was rejected")
+    if _kept_as_they_are(values, total):
+        kept: NDArray[np.int64] = values.astype(np.int64)
+        return kept
+    # Dividing by the largest first keeps huge and subnormal weights inside double range.
+    shares = values / largest
+    quotas = shares / shares.sum() * total
+    floors: NDArray[np.int64] = np.floor(quotas).astype(np.int64)
+    missing = total - int(floors.sum())
+    candidates = np.flatnonzero(values > 0)
+    order = candidates[np.argsort(-(quotas - floors)[candidates], kind="stable")]
+    if missing >= 0:
+        floors[order[:missing]] += 1
+    else:  # rounding of the quotas themselves gave one too many
+        surplus = order[::-1]
+        floors[surplus[floors[surplus] > 0][:-missing]] -= 1
+    return floors
+
+
+def _kept_as_they_are(values: NDArray[np.float64], total: int) -> bool:
+    return bool((values <= total).all() and (values == np.floor(values)).all() and values.sum() <= total)
+
+
+def _undecided(message: str) -> RoundError:
+    return RoundError(Code.NO_DECISION, message)
