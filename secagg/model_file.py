@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -35,6 +37,19 @@ def model_to_bytes(tensors: Tensors) -> bytes:
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 npy.write_array(member, np.ascontiguousarray(tensor), version=(1, 0), allow_pickle=False)
     return out.getvalue()
+
+
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,  # numpy's own reader of a damaged header
+    ValueError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+)
+"""What the zip and array readers of the standard library and numpy raise for damaged files."""
 
 
 def save_model(path: Path, tensors: Tensors) -> None:
@@ -97,7 +112,7 @@ def read_model(data: bytes, *, max_bytes: int = DEFAULT_MAX_BYTES) -> dict[str, 
                     tensor = _read_array(member, name, left)
                 left -= tensor.nbytes
                 tensors[name] = tensor
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except UNREADABLE as error:
         raise _malformed(f"it is no readable .npz: {error}") from None
     return tensors
 

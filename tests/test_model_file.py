@@ -120,3 +120,17 @@ def test_repeated_member_is_refused():
             made.writestr("w.npy", npy(np.zeros(2, np.float32)))
     with pytest.raises(ConfigError, match="twice"):
         read_model(out.getvalue())
+
+
+@given(st.data())
+def test_damaged_compressed_files_are_refused_by_type(data):
+    """Whatever bytes are flipped in a deflated archive, the answer is a model or DATA_MALFORMED."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, weight=np.linspace(-1, 1, 300, dtype=np.float32), bias=np.ones(3, np.float32))
+    raw = bytearray(buffer.getvalue())
+    for _ in range(data.draw(st.integers(1, 6))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        read_model(bytes(raw))
+    except ConfigError as error:
+        assert error.code is Code.DATA_MALFORMED

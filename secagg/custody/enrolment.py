@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
@@ -221,11 +223,16 @@ def _checked_request(content: bytes) -> x509.CertificateSigningRequest:
         csr = x509.load_pem_x509_csr(_text(document["csr"]))
         proof = b64decode(_text(document["signing_key_proof"]), validate=True)
         possessed = csr.is_signature_valid
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise _invalid("the request's certificate signing request can't be read") from None
     if not possessed:
         raise _invalid("the request does not prove possession of its TLS key")
-    signing, _ = extension_keys(csr, CLIENT_KEYS_OID, 2)
+    signing, sealing = extension_keys(csr, CLIENT_KEYS_OID, 2)
+    try:
+        # A point of small order shares no secret: sealing to it would fail, and with it every deal.
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(sealing))
+    except ValueError:
+        raise _invalid("nothing can be sealed to the request's X25519 key") from None
     try:
         verify(
             Ed25519PublicKey.from_public_bytes(signing),

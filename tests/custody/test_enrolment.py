@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
@@ -47,6 +48,26 @@ def request_for(
 
 def document(**fields: Any) -> bytes:
     return json.dumps({"version": 1, **fields}).encode()
+
+
+def test_a_request_with_a_key_that_nothing_can_be_sealed_to_is_refused(federation: FederationFolder) -> None:
+    """One such client would make every later deal fail for all of them."""
+    keys = ClientKeys.generate()
+    small_order = X25519PublicKey.from_public_bytes(bytes(32))
+    csr = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mallory")]))
+        .add_extension(keys_extension(CLIENT_KEYS_OID, keys.signing_key.public_key(), small_order), False)
+        .sign(keys.tls_key, hashes.SHA256())
+    )
+    proof = sign(keys, Domain.ENROLMENT, csr.public_bytes(Encoding.DER))
+    request = document(
+        csr=csr.public_bytes(Encoding.PEM).decode(), signing_key_proof=b64encode(proof).decode()
+    )
+    with pytest.raises(CustodyError, match="X25519") as caught:
+        approve(federation.root, request)
+    assert caught.value.code is Code.IDENTITY_INVALID
+    assert "mallory" not in [peer.name for peer in enrolled(federation.root)]
 
 
 def test_a_client_elsewhere_is_enrolled_by_two_files_without_a_secret(
