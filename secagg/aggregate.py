@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.ckks.profiles import WEIGHT_TOTAL, Profile
-from secagg.ckks.vectors import CiphertextReader, Opener, weighted_sum
+from secagg.ckks.vectors import CiphertextReader, weighted_sum
 from secagg.ckks.wire import AGGREGATE_HEADER_BYTES, parse_aggregate_header
+from secagg.custody.custody import Decryptor
 from secagg.errors import CiphertextError, Code
 from secagg.payload import UpdateFile, read_exactly, read_floats
 from secagg.selection.layout import FLOAT32_BYTES, Layout
@@ -138,7 +139,7 @@ class AggregateFile:
 
 
 def open_aggregate(
-    source: Path | bytes, *, round: int, layout: Layout, profile: Profile, opener: Opener | None
+    source: Path | bytes, *, round: int, layout: Layout, profile: Profile, opener: Decryptor | None
 ) -> NDArray[np.float32]:
     """The weighted mean that an aggregate artifact holds: float32 [d], rounded to nearest.
 
@@ -148,7 +149,7 @@ def open_aggregate(
         source: the artifact, or the file it was downloaded to.
         round: whose aggregate it must be.
         layout, profile: of that round's plan.
-        opener: with the federation's key; None if the layout hides nothing.
+        opener: of the federation's custody; None if the layout hides nothing.
 
     Raises:
         CiphertextError: AGGREGATE_MALFORMED for another version, round or length, an impossible weight total
@@ -166,7 +167,7 @@ def open_aggregate(
 
 
 def _open(
-    view: memoryview, round: int, layout: Layout, profile: Profile, opener: Opener | None
+    view: memoryview, round: int, layout: Layout, profile: Profile, opener: Decryptor | None
 ) -> NDArray[np.float32]:
     total = _check_front(view[: _HEADER.size], len(view), round, layout, profile)
     hidden_at, visible_at = _offsets(layout, profile)

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.ckks.profiles import HEADER_BYTES, Profile
-from secagg.ckks.vectors import CiphertextReader, Sealer, check_norm, check_values
+from secagg.ckks.vectors import CiphertextReader, check_norm, check_values
 from secagg.ckks.wire import Form, check_header, parse_sealed
+from secagg.custody.custody import Encryptor
 from secagg.errors import CiphertextError, Code, ServerError, UpdateError
 from secagg.selection.layout import FLOAT32_BYTES, Layout
 
@@ -20,7 +21,7 @@ VISIBLE_AT_ONCE = 2**16
 """Visible values handled together where they are streamed."""
 
 
-def seal_update(flat: NDArray[np.float32], layout: Layout, sealer: Sealer | None) -> Iterator[bytes]:
+def seal_update(flat: NDArray[np.float32], layout: Layout, sealer: Encryptor | None) -> Iterator[bytes]:
     """The payload of an update, piece by piece; the pieces' total length is ``layout.payload_bytes``.
 
     One block's hidden or visible values and one ciphertext are held beside the update itself. Everything is
@@ -29,7 +30,7 @@ def seal_update(flat: NDArray[np.float32], layout: Layout, sealer: Sealer | None
     Args:
         flat: float32 [d], from ``Manifest.flatten``.
         layout: of the round's plan.
-        sealer: with the federation's key; None if the layout hides nothing.
+        sealer: under the federation's key; None if the layout hides nothing.
 
     Raises:
         UpdateError: UPDATE_SHAPE, UPDATE_DTYPE, UPDATE_NOT_FINITE; UPDATE_OUT_OF_RANGE for a hidden value
@@ -55,7 +56,7 @@ def seal_update(flat: NDArray[np.float32], layout: Layout, sealer: Sealer | None
     return _pieces(flat, layout, sealer)
 
 
-def _pieces(flat: NDArray[np.float32], layout: Layout, sealer: Sealer | None) -> Iterator[bytes]:
+def _pieces(flat: NDArray[np.float32], layout: Layout, sealer: Encryptor | None) -> Iterator[bytes]:
     blocks = range(len(layout.blocks))
     for block in blocks:
         if sealer is not None and layout.hidden_counts[block]:

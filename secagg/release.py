@@ -15,11 +15,11 @@ from secagg.aggregate import AggregateFile, appearing
 from secagg.ckks.keys import PublicKey
 from secagg.ckks.products import AggregateOperand, Itself, Operand, PlainOperand, inner_products
 from secagg.ckks.profiles import Profile
-from secagg.ckks.vectors import Opener
 from secagg.ckks.wire import ScalarKind, scalar_bytes
+from secagg.custody.custody import Decryptor
 from secagg.errors import CiphertextError, Code, ConfigError
 from secagg.payload import VISIBLE_AT_ONCE, UpdateFile
-from secagg.rule import Statistics
+from secagg.rule import Statistics, StatisticsRequest
 from secagg.selection.layout import Layout
 
 STATISTICS_VERSION = 1
@@ -34,6 +34,12 @@ class Quantity(IntFlag):
 
     SQUARED_NORM = 1
     REFERENCE_DOT = 2
+
+    @classmethod
+    def of(cls, request: StatisticsRequest) -> Quantity:
+        """What a rule's request asks for; 0 if that is nothing."""
+        norms = cls.SQUARED_NORM if request.squared_norms else cls(0)
+        return norms | (cls.REFERENCE_DOT if request.reference_dots else cls(0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,64 +61,6 @@ class AggregateReference:
 Reference = PlainReference | AggregateReference
 
 
-def write_statistics(
-    out: Path,
-    *,
-    round: int,
-    updates: Sequence[tuple[bytes, Path]],
-    layout: Layout,
-    profile: Profile,
-    public_key: PublicKey | None,
-    squared_norms: bool,
-    reference: Reference | None,
-) -> None:
-    """Write the statistics artifact of a round's accepted updates, one update at a time.
-
-    Products run over ``layout.product_block``: the statistics tensors if the plan names some, else
-    everything.
-
-    Args:
-        out: the artifact; it appears whole or not at all.
-        round: whose statistics they are.
-        updates: id (16 bytes) and spooled payload of each update, each checked before.
-        layout, profile: of the round's plan.
-        public_key: the federation's; None if the block hides nothing.
-        squared_norms: release ⟨u, u⟩.
-        reference: release ⟨u, r⟩ with this r; None to release no such product.
-
-    Raises:
-        ConfigError: RULE_UNSUPPORTED if the profile has no inner products, or the reference's hidden entries
-            lie in other slots than the updates'.
-        CiphertextError, ServerError: if a spooled file is no longer what it was; ``out`` is not there then.
-    """
-    wanted = Quantity(0)
-    if squared_norms:
-        wanted |= Quantity.SQUARED_NORM
-    if reference is not None:
-        wanted |= Quantity.REFERENCE_DOT
-    if not wanted or not 1 <= len(updates) <= MAX_UPDATES:
-        raise ValueError(f"{len(updates)} updates and quantities {wanted!r} make no statistics")
-    released = (
-        release_update(
-            path,
-            layout=layout,
-            profile=profile,
-            public_key=public_key,
-            squared_norms=squared_norms,
-            reference=reference,
-        )
-        for _, path in updates
-    )
-    assemble_statistics(
-        out,
-        round=round,
-        update_ids=[update_id for update_id, _ in updates],
-        released=released,
-        layout=layout,
-        quantities=wanted,
-    )
-
-
 def release_update(
     path: Path,
     *,
@@ -124,7 +72,20 @@ def release_update(
 ) -> bytes:
     """One update's entries of the statistics artifact; updates may be worked on apart, in any order.
 
-    Args, raises: as ``write_statistics``.
+    Products run over ``layout.product_block``: the statistics tensors if the plan names some, else
+    everything.
+
+    Args:
+        path: the update's spooled payload, checked before (``UpdateFile.check``).
+        layout, profile: of the round's plan.
+        public_key: the federation's; None if the block hides nothing.
+        squared_norms: release ⟨u, u⟩.
+        reference: release ⟨u, r⟩ with this r; None to release no such product.
+
+    Raises:
+        ConfigError: RULE_UNSUPPORTED if the profile has no inner products, or the reference's hidden entries
+            lie in other slots than the update's.
+        CiphertextError, ServerError: if a spooled file is no longer what it was.
     """
     update = UpdateFile(path=path, layout=layout, profile=profile)
     opened = _open_reference(reference, layout, profile)
@@ -143,8 +104,17 @@ def assemble_statistics(
     """Write the artifact from what ``release_update`` gave for each update, in the order of the ids.
 
     Version byte, u64 round, u32 n, n ids, quantities byte, the block (u8 length and name); then the entries.
-    The artifact appears whole or not at all.
+
+    Args:
+        out: the artifact; it appears whole or not at all.
+        round: whose statistics they are.
+        update_ids: 1 to ``MAX_UPDATES`` distinct ids of 16 bytes.
+        released: in the order of the ids.
+        layout: of the round's plan.
+        quantities: what ``released`` holds of each update, at least one.
     """
+    if not quantities or not 1 <= len(update_ids) <= MAX_UPDATES:
+        raise ValueError(f"{len(update_ids)} updates and quantities {quantities!r} make no statistics")
     if len(set(update_ids)) != len(update_ids) or {len(item) for item in update_ids} != {UPDATE_ID_BYTES}:
         raise ValueError(f"update ids must be distinct and of {UPDATE_ID_BYTES} bytes")
     name = layout.blocks[layout.product_block].encode()
@@ -225,7 +195,14 @@ def _entries(
 
 
 def open_release(
-    data: bytes, *, round: int, layout: Layout, profile: Profile, opener: Opener | None
+    data: bytes,
+    *,
+    round: int,
+    layout: Layout,
+    profile: Profile,
+    opener: Decryptor | None,
+    quantities: Quantity | None = None,
+    min_updates: int = 1,
 ) -> Statistics:
     """The statistics that an artifact holds; each entry's error is within ``Profile.product_error_bound``.
 
@@ -233,16 +210,22 @@ def open_release(
         data: the artifact.
         round: whose statistics they must be.
         layout, profile: of the round's plan.
-        opener: with the federation's key; None if the product block hides nothing.
+        opener: of the federation's custody; None if the product block hides nothing.
+        quantities: what must be released of each update, no more and no less; None for any.
+        min_updates: the fewest updates they must speak of.
 
     Raises:
-        CiphertextError: STATISTICS_MALFORMED for another version, round, block or length, no or repeated
-            updates, unknown quantities, a visible part that is not finite, or a scalar where none belongs;
+        CiphertextError: STATISTICS_MALFORMED for another version, round, block or length, too few or repeated
+            updates, other quantities, a visible part that is not finite, or a scalar where none belongs;
             CIPHERTEXT_MALFORMED or PROFILE_MISMATCH from a scalar. Nothing is opened before the whole is
             checked.
     """
     reader = _Reader(data)
     update_ids, wanted = _read_front(reader, round, layout)
+    if quantities is not None and wanted != quantities:
+        raise _malformed(f"statistics release {wanted!r} of each update; {quantities!r} was asked for")
+    if len(update_ids) < min_updates:
+        raise _malformed(f"statistics of {len(update_ids)} updates; at least {min_updates} must be in")
     hides = layout.hidden_counts[layout.product_block] > 0
     entries = [[_read_entry(reader, quantity, hides, profile) for quantity in wanted] for _ in update_ids]
     reader.end()

@@ -20,8 +20,8 @@ from secagg.release import (
     assemble_statistics,
     open_release,
     release_update,
-    write_statistics,
 )
+from secagg.rule import StatisticsRequest
 from secagg.selection import Layout, Mask, derive_mask
 from secagg.update import Manifest, TensorSpec
 
@@ -60,19 +60,32 @@ def spooled(folder: Path, layout: Layout, name: str, seed: int) -> tuple[Path, n
 def released(
     folder: Path, layout: Layout, reference: Reference | None, *, squared_norms: bool = True
 ) -> tuple[bytes, list[np.ndarray]]:
-    """The artifact of three updates, and their vectors."""
+    """The artifact of three updates, made as the server makes it, and their vectors."""
     updates = [spooled(folder, layout, f"update-{seed}", seed) for seed in range(3)]
-    write_statistics(
+    # Each update may go to a worker of its own, and the last may be the first to be done.
+    entries = {path: release_entries(path, layout, reference, squared_norms) for path, _ in reversed(updates)}
+    wanted = StatisticsRequest(tensors=(), squared_norms=squared_norms, reference_dots=reference is not None)
+    assemble_statistics(
         folder / "statistics",
         round=2,
-        updates=[(update_id, path) for update_id, (path, _) in zip(IDS, updates, strict=True)],
+        update_ids=IDS,
+        released=(entries[path] for path, _ in updates),
+        layout=layout,
+        quantities=Quantity.of(wanted),
+    )
+    return (folder / "statistics").read_bytes(), [flat for _, flat in updates]
+
+
+def release_entries(path: Path, layout: Layout, reference: Reference | None, squared_norms: bool) -> bytes:
+    """One update's entries, as a worker makes them."""
+    return release_update(
+        path,
         layout=layout,
         profile=PROFILE,
         public_key=pair().public,
         squared_norms=squared_norms,
         reference=reference,
     )
-    return (folder / "statistics").read_bytes(), [flat for _, flat in updates]
 
 
 def covered(layout: Layout) -> np.ndarray:
@@ -169,38 +182,6 @@ def test_artifact_holds_one_scalar_per_released_entry_and_nothing_else(
     assert np.isnan(opened.reference_dots).all() == (not dots)
 
 
-def test_entries_worked_out_apart_assemble_to_the_same_statistics(tmp_path: Path) -> None:
-    """Each update may go to a worker of its own."""
-    layout = layout_of("selective", "last")
-    reference = PlainReference(flat=np.full(MANIFEST.size, 0.1, np.float32))
-    _, vectors = released(tmp_path, layout, reference)
-    entries = [
-        release_update(
-            tmp_path / f"update-{seed}",
-            layout=layout,
-            profile=PROFILE,
-            public_key=pair().public,
-            squared_norms=True,
-            reference=reference,
-        )
-        for seed in (2, 1, 0)
-    ]
-    assemble_statistics(
-        tmp_path / "apart",
-        round=2,
-        update_ids=IDS,
-        released=reversed(entries),
-        layout=layout,
-        quantities=Quantity.SQUARED_NORM | Quantity.REFERENCE_DOT,
-    )
-    check_gram(
-        layout,
-        (tmp_path / "apart").read_bytes(),
-        vectors,
-        np.full(MANIFEST.size, np.float32(0.1), np.float64),
-    )
-
-
 ENTRY_AT = 13 + 48 + 2 + len(b"statistics")
 
 
@@ -246,21 +227,72 @@ def test_statistics_of_another_length_are_refused(tmp_path: Path) -> None:
         assert caught.value.code is Code.STATISTICS_MALFORMED
 
 
+@pytest.mark.parametrize(("norms", "dots"), [(True, False), (False, True), (True, True)])
+def test_statistics_of_other_quantities_than_asked_for_are_not_opened(
+    tmp_path: Path, norms: bool, dots: bool
+) -> None:
+    """Neither more nor less than the rule's request: STATISTICS_MALFORMED before anything is opened."""
+    layout = layout_of("full", "last")
+    reference = PlainReference(flat=np.ones(MANIFEST.size, np.float32)) if dots else None
+    data, _ = released(tmp_path, layout, reference, squared_norms=norms)
+    own = Quantity.of(StatisticsRequest(tensors=(), squared_norms=norms, reference_dots=dots))
+    opener = CountingOpener(pair().secret)
+    for asked in (Quantity.SQUARED_NORM, Quantity.REFERENCE_DOT, Quantity(3)):
+        if asked == own:
+            continue
+        with pytest.raises(CiphertextError, match="asked for") as caught:
+            open_release(data, round=2, layout=layout, profile=PROFILE, opener=opener, quantities=asked)
+        assert caught.value.code is Code.STATISTICS_MALFORMED
+    assert opener.opened == 0
+    open_release(data, round=2, layout=layout, profile=PROFILE, opener=opener, quantities=own)
+    assert opener.opened == 3 * (norms + dots)
+
+
+def test_statistics_of_fewer_updates_than_promised_are_not_opened(tmp_path: Path) -> None:
+    """Three are in: enough where three are promised, too few where four are."""
+    layout = layout_of("full", "last")
+    data, _ = released(tmp_path, layout, None)
+    opener = CountingOpener(pair().secret)
+    with pytest.raises(CiphertextError, match="at least 4") as caught:
+        open_release(data, round=2, layout=layout, profile=PROFILE, opener=opener, min_updates=4)
+    assert caught.value.code is Code.STATISTICS_MALFORMED
+    assert opener.opened == 0
+    open_release(data, round=2, layout=layout, profile=PROFILE, opener=opener, min_updates=3)
+    assert opener.opened == 3
+
+
+class CountingOpener(Opener):
+    """Opens, and counts how often."""
+
+    opened = 0
+
+    def open_scalar(self, data: bytes | memoryview) -> float:
+        self.opened += 1
+        return super().open_scalar(data)
+
+
 def test_callers_mistakes_are_not_written(tmp_path: Path) -> None:
-    """No quantity, repeated ids, hidden entries without the key that masks them."""
+    """No update, no quantity, repeated or short ids: no file."""
+    out, good = tmp_path / "statistics", {"update_ids": IDS, "quantities": Quantity.SQUARED_NORM}
+    for fault in (
+        {"update_ids": []},
+        {"quantities": Quantity(0)},
+        {"update_ids": [IDS[0], IDS[0]]},
+        {"update_ids": [b"short"]},
+    ):
+        with pytest.raises(ValueError, match=r"updates and quantities|distinct"):
+            assemble_statistics(out, round=1, released=[], layout=layout_of("full"), **(good | fault))
+        assert not out.exists()
+
+
+def test_hidden_entries_are_not_released_without_the_key_that_masks_them(tmp_path: Path) -> None:
+    """A caller's mistake."""
     layout = layout_of("full", "last")
     path, _ = spooled(tmp_path, layout, "update", 0)
-    out = tmp_path / "statistics"
-    faults = [
-        {"updates": [(IDS[0], path)], "squared_norms": False, "public_key": pair().public},
-        {"updates": [(IDS[0], path), (IDS[0], path)], "squared_norms": True, "public_key": pair().public},
-        {"updates": [(b"short", path)], "squared_norms": True, "public_key": pair().public},
-        {"updates": [(IDS[0], path)], "squared_norms": True, "public_key": None},
-    ]
-    for fault in faults:
-        with pytest.raises(ValueError, match=r"."):
-            write_statistics(out, round=1, layout=layout, profile=PROFILE, reference=None, **fault)
-        assert not out.exists()
+    with pytest.raises(ValueError, match="public key"):
+        release_update(
+            path, layout=layout, profile=PROFILE, public_key=None, squared_norms=True, reference=None
+        )
 
 
 def test_mask_without_statistics_tensors_keeps_one_block(tmp_path: Path) -> None:

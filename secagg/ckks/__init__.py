@@ -7,7 +7,6 @@ from secagg.ckks.products import (
     Operand,
     PlainOperand,
     SealedOperand,
-    inner_product,
     inner_products,
 )
 from secagg.ckks.profiles import PROFILES, WEIGHT_TOTAL, Profile, ProfileLiteral, checked, profile
@@ -32,7 +31,6 @@ __all__ = [
     "SecretKey",
     "checked",
     "generate",
-    "inner_product",
     "inner_products",
     "pair_of",
     "profile",

@@ -10,7 +10,7 @@ is (σb0, σb1) under σ(s). So, summed over a vector's ciphertexts,
 Only p0's constant coefficient is released, an LWE sample's body; of the rest of p0, where every other
 coefficient of the product would be, nothing. p1 and p2 depend on the messages through σb0 and a0: an
 encryption of zero under the public key is added to (p0, p1), and the conjugate of a second one to (p0, p2),
-which makes them pseudo- random to the holder of s, too. p3 depends on seeds alone.
+which makes them pseudo-random to the holder of s, too. p3 depends on seeds alone.
 """
 
 from __future__ import annotations
@@ -97,11 +97,6 @@ def inner_products(
         for item in sums:
             item.add(left, index)
     return [item.release(public_key) for item in sums]
-
-
-def inner_product(reader: CiphertextReader, operand: Operand, values: int, public_key: PublicKey) -> bytes:
-    """The released scalar of one inner product; see ``inner_products``."""
-    return inner_products(reader, [operand], values, public_key)[0]
 
 
 class _Product:

@@ -1,4 +1,4 @@
-"""What a client seals and opens with the federation's secret key, and the models it has open."""
+"""What a client seals and opens under the federation's key, and the models it has open."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from secagg._proto import aggregator_pb2 as pb
 from secagg.aggregate import aggregate_bytes, open_aggregate
 from secagg.ckks.profiles import Profile, profile
-from secagg.ckks.vectors import Opener
 from secagg.client.federation import Federation
 from secagg.client.outbox import StateFolder
 from secagg.client.result import Model
 from secagg.client.transfer import download
-from secagg.custody.shared import Custody, open_custody
+from secagg.custody.custody import Custody, Decryptor
+from secagg.custody.shared import open_custody
 from secagg.errors import Code, ConfigError, RoundError, SecaggError, UpdateError
 from secagg.model_file import read_model
 from secagg.payload import seal_update
 from secagg.plan import Protection, RoundPlan, Significance
-from secagg.release import open_release
-from secagg.rule import RuleLoader, Statistics
+from secagg.release import Quantity, open_release
+from secagg.rule import RuleLoader, Statistics, StatisticsRequest
 from secagg.selection.layout import Layout
 from secagg.selection.mask import Mask, derive_mask, entries_to_hide
 from secagg.update import Manifest
@@ -112,17 +112,29 @@ class Opening:
         sealer = self._custody_of(plan.key_id).sealer() if layout.mask.hidden_count else None
         return seal_update(flat, layout, sealer)
 
-    def statistics(self, plan: RoundPlan, layout: Layout) -> tuple[Statistics, bytes]:
+    def statistics(
+        self, plan: RoundPlan, layout: Layout, request: StatisticsRequest
+    ) -> tuple[Statistics, bytes]:
         """The round's opened statistics, and the SHA-256 of the artifact they came from.
 
+        Args:
+            request: of the agreed rule; nothing that releases more or less than it asks for is opened.
+
         Raises:
-            CiphertextError: STATISTICS_MALFORMED.
+            CiphertextError: STATISTICS_MALFORMED, also if they release other quantities than the rule asks
+                for or speak of fewer updates than the federation's ``min_clients``.
         """
         data = self._fetch(pb.ARTIFACT_KIND_STATISTICS, plan.round, MAX_STATISTICS_BYTES)
         opener = self._opener(plan.key_id, layout)
         with self._timed("statistics", plan.round):
             opened = open_release(
-                data, round=plan.round, layout=layout, profile=profile(plan.profile), opener=opener
+                data,
+                round=plan.round,
+                layout=layout,
+                profile=profile(plan.profile),
+                opener=opener,
+                quantities=Quantity.of(request),
+                min_updates=self._federation.descriptor.min_clients,
             )
         return opened, hashlib.sha256(data).digest()
 
@@ -212,7 +224,7 @@ class Opening:
         with self._timed("aggregate", round):
             return open_aggregate(path, round=round, layout=layout, profile=form, opener=opener)
 
-    def _opener(self, key_id: bytes, layout: Layout) -> Opener | None:
+    def _opener(self, key_id: bytes, layout: Layout) -> Decryptor | None:
         return self._custody_of(key_id).opener() if layout.mask.hidden_count else None
 
     def _custody_of(self, key_id: bytes) -> Custody:

@@ -252,8 +252,11 @@ class Round:
             What this client's ballot gives its own update; None if no ballot was wanted or it came too late.
 
         Raises:
-            CiphertextError: STATISTICS_MALFORMED if the statistics are another round's, or leave out this
-                client's own update.
+            RoundError: NOT_A_CONTRIBUTOR; REQUEST_MALFORMED for a ballot that the agreed rule does not ask
+                for.
+            CiphertextError: STATISTICS_MALFORMED if the statistics are another round's, release other
+                quantities than the rule asks for, speak of fewer updates than the federation promises, or
+                leave out this client's own.
         """
         status = self._federation.await_round(self.number, RoundState.SCORED)
         if not status.contributor:
@@ -264,7 +267,15 @@ class Round:
             )
         if not status.ballot_wanted:
             return None
-        statistics, digest = self._opening.statistics(self.plan, self._layout)
+        rule = self._rules(self.plan.rule)
+        request = rule.request(self.plan.manifest)
+        if request is None:
+            raise RoundError(
+                Code.REQUEST_MALFORMED,
+                f"the server wants a ballot; rule {self.plan.rule!r} has none",
+                round=self.number,
+            )
+        statistics, digest = self._opening.statistics(self.plan, self._layout, request)
         own = entry.update_id.hex()
         if own not in statistics.update_ids:
             raise CiphertextError(
@@ -272,7 +283,7 @@ class Round:
                 f"the statistics of round {self.number} leave out this client's update {own}",
                 round=self.number,
             )
-        weights: NDArray[np.float64] = self._rules(self.plan.rule).ballot(statistics)
+        weights: NDArray[np.float64] = rule.ballot(statistics)
         ballot = Ballot(
             federation_id=self._federation.descriptor.federation_id,
             round=self.number,

@@ -1,40 +1,16 @@
-"""Who can seal and open: the seam, and its first form, one secret key shared by all clients."""
+"""The first form of custody: one secret key, shared by all clients."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from secagg.ckks.keys import SecretKey
 from secagg.ckks.vectors import Opener, Sealer
+from secagg.custody.custody import Custody
 from secagg.custody.descriptor import Descriptor
 from secagg.custody.grant import open_grant
 from secagg.custody.identity import ClientIdentity
-
-
-class Custody(Protocol):
-    """What a client needs of whoever holds the secret key.
-
-    Callers assume neither that one party holds the whole key nor that opening is a local call.
-    """
-
-    @property
-    def profile_name(self) -> str:
-        """The CKKS profile the key belongs to."""
-        ...
-
-    @property
-    def key_id(self) -> bytes:
-        """16 bytes that name the key."""
-        ...
-
-    def sealer(self) -> Sealer:
-        """Seals vectors under the key."""
-        ...
-
-    def opener(self) -> Opener:
-        """Opens aggregates and released scalars."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

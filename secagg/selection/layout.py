@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,11 +75,6 @@ class Layout:
     def visible_counts(self) -> tuple[int, ...]:
         """Entries of each block that travel in the clear."""
         return tuple(_count(places) for places in self._visible)
-
-    @cached_property
-    def hidden_ratio(self) -> float:
-        """Share of entries that are really encrypted; the statistics block may lift it over the mask's."""
-        return sum(self.hidden_counts) / self.size
 
     @property
     def product_block(self) -> int:

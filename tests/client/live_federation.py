@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from watched_folder import wait_until
 
 from defenses import load_rule
 from secagg.config import FederationConfig
@@ -253,10 +255,12 @@ class LiveFederation:
 
     def wait_committed(self, size: int) -> None:
         """Wait until the server holds that much of the one unfinished upload."""
-        folder, until = self.server_folder / "spool" / "partial", time.monotonic() + DEADLINE_S
-        while not any(partial.stat().st_size == size for partial in folder.iterdir()):
-            assert time.monotonic() < until, [p.stat().st_size for p in folder.iterdir()]
-            threading.Event().wait(0.02)
+        folder = self.server_folder / "spool" / "partial"
+        wait_until(
+            lambda: any(partial.stat().st_size == size for partial in folder.iterdir()),
+            folder,
+            timeout_s=DEADLINE_S,
+        )
 
     def close(self) -> None:
         for process in self.processes:
@@ -265,22 +269,26 @@ class LiveFederation:
 
 
 def in_threads(*calls: Callable[[], Any]) -> list[Any]:
-    """Run these at the same time; their results in order, or the first one's exception."""
+    """Run these at the same time; their results in order, or the first exception, as soon as there is one."""
     results: list[Any] = [None] * len(calls)
-    failures: list[BaseException] = []
+    ended: queue.Queue[BaseException | None] = queue.Queue()
 
     def run(index: int, call: Callable[[], Any]) -> None:
         try:
             results[index] = call()
         except BaseException as error:
-            failures.append(error)
+            ended.put(error)
+        else:
+            ended.put(None)
 
-    threads = [threading.Thread(target=run, args=item, daemon=True) for item in enumerate(calls)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=DEADLINE_S)
-        assert not thread.is_alive(), "a client does not come to an end"
-    if failures:
-        raise failures[0]
+    for item in enumerate(calls):
+        threading.Thread(target=run, args=item, daemon=True).start()
+    until = time.monotonic() + DEADLINE_S
+    for _ in calls:
+        try:
+            failure = ended.get(timeout=max(0.0, until - time.monotonic()))
+        except queue.Empty:
+            raise AssertionError("a client does not come to an end") from None
+        if failure is not None:
+            raise failure
     return results

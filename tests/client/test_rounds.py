@@ -1,37 +1,51 @@
 """Whole rounds as clients live them: modes, rules, rounds that fail, plans that must not be followed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from live_federation import in_threads
 
-from defenses import load_rule
-from secagg import Client, Code, ConfigError, RoundError, RoundState, SecaggError, UpdateError
+from attacks.poisoning import load_attack
+from defenses import DDFed, load_rule
+from secagg import (
+    CiphertextError,
+    Client,
+    Code,
+    ConfigError,
+    RoundError,
+    RoundState,
+    SecaggError,
+    UpdateError,
+)
 from secagg.ckks.profiles import profile
+from secagg.rule import Statistics
 
 RNG = np.random.default_rng(11)
+LARGEST = 1.0
+"""No model here has a larger entry."""
+ROUNDING = float(np.spacing(np.float32(LARGEST))) / 2
 MODEL = {"w": RNG.normal(0, 0.1, (10, 40)).astype(np.float32), "b": np.zeros(10, np.float32)}
 
 
 def client(fed, name, **options):
     return Client.load(
-        fed.identity(name), server=fed.address, rules=load_rule, **({"patience_s": 60.0} | options)
+        fed.identity(name), server=fed.address, **({"patience_s": 60.0, "rules": load_rule} | options)
     )
 
 
-def moved(model, seed, sign=1.0):
+def moved(model, seed):
     """A model near the given one: what training would give, in miniature. Float32 tensors."""
     rng = np.random.default_rng(seed)
-    return {
-        n: (sign * (t + 0.05 + rng.normal(0, 0.02, t.shape))).astype(np.float32) for n, t in model.items()
-    }
+    return {n: (t + 0.05 + rng.normal(0, 0.02, t.shape)).astype(np.float32) for n, t in model.items()}
 
 
-def take_part(fed, name, seed, samples, sign=1.0):
+def take_part(fed, name, seed, samples):
     """All rounds of one client: what it sent, what it got, and the final model."""
     sent, results = [], []
     with client(fed, name) as one:
         for upcoming in one.rounds():
-            sent.append(moved(upcoming.model, seed + upcoming.number, sign))
+            sent.append(moved(upcoming.model, seed + upcoming.number))
             results.append(upcoming.contribute(sent[-1], sample_count=samples))
         return sent, results, one.final_model()
 
@@ -51,11 +65,11 @@ def test_clients_open_the_weighted_mean(federation, mode):
     fed = federation(MODEL, ["alice", "bob"], rounds=2, min_clients=2, **mode)
     fed.serve()
     alice, bob = in_threads(lambda: take_part(fed, "alice", 100, 30), lambda: take_part(fed, "bob", 200, 10))
-    bound = profile(fed.descriptor.profile).error_bound(410, np.array([30, 10]), 1.0)
+    bound = profile(fed.descriptor.profile).error_bound(410, np.array([30, 10]), LARGEST)
     for index in (0, 1):
         for name, tensor in alice[1][index].model.items():
             mean = 0.75 * alice[0][index][name].astype(np.float64) + 0.25 * bob[0][index][name]
-            np.testing.assert_allclose(tensor, mean, atol=bound + 1e-6)
+            np.testing.assert_allclose(tensor, mean, rtol=0, atol=bound + ROUNDING)
             np.testing.assert_array_equal(tensor, bob[1][index].model[name])
     assert [r.round for r in alice[1]] == [1, 2]
     assert all(r.state in (RoundState.AGGREGATED, RoundState.CLOSED) for r in alice[1])
@@ -64,20 +78,152 @@ def test_clients_open_the_weighted_mean(federation, mode):
         np.testing.assert_array_equal(tensor, alice[1][-1].model[name])
 
 
-@pytest.mark.parametrize("protect", ["full", "plain"])
-def test_clients_vote_a_poisoned_update_out(federation, protect):
-    """Under ddfed the honest clients' ballots leave the flipped model without weight."""
-    names = ["alice", "bob", "carol", "mallory"]
-    fed = federation(MODEL, names, min_clients=4, rule="ddfed", protect=protect)
+class Witness(DDFed):
+    """The rule itself; it keeps what it was given and what it answered."""
+
+    def __init__(self):
+        super().__init__()
+        self.votes = {}
+
+    def ballot(self, statistics):
+        vote = super().ballot(statistics)
+        self.votes[statistics.round] = dict(zip(statistics.update_ids, vote.tolist(), strict=True))
+        return vote
+
+
+class Part:
+    """One client's part in a federation under ddfed; an attacker sends g − 3·(w − g), w its honest model.
+
+    Per round: the ``plans``, ``base``, ``sent`` and ``opened`` models, its update's ``ids``, its vote on its
+    ``own``, and the ``votes`` its rule gave each update id.
+    """
+
+    def __init__(self, fed, name, seed, *, attacks):
+        self.plans, self.base, self.sent, self.opened = {}, {}, {}, {}
+        self.ids, self.own = {}, {}
+        witness = Witness()
+        flip = load_attack("sign-flip", 3.0)
+
+        def on_event(event, fields):
+            if event == "accepted":
+                # A proposed mask is accepted, too, and has no update id.
+                self.ids.setdefault(fields["round"], fields["update_id"])
+
+        with client(fed, name, rules=lambda _: witness, on_event=on_event) as one:
+            for upcoming in one.rounds():
+                number = upcoming.number
+                self.plans[number], self.base[number] = upcoming.plan, upcoming.model
+                trained = moved(upcoming.model, 10 * seed + number)
+                if attacks:
+                    base, rng = self.base[number], np.random.default_rng(0)
+                    trained = {n: flip.model(base[n], t, rng) for n, t in trained.items()}
+                self.sent[number] = trained
+                result = upcoming.contribute(self.sent[number], sample_count=SAMPLES[name])
+                self.opened[number], self.own[number] = result.model, result.own_weight
+        self.votes = witness.votes
+
+
+DEEPER = {"first": RNG.normal(0, 0.1, (90, 100)).astype(np.float32)} | MODEL
+"""The rule compares w: the last tensor with two dimensions."""
+SAMPLES = {"alice": 10, "bob": 20, "carol": 30, "mallory": 40}
+
+
+def ddfed_on_plaintext(parts, number):
+    """Ballot and decided weights by name, of the rule on the models themselves, in float64."""
+    names = sorted(parts)
+    g = parts["alice"].base[number]["w"].astype(np.float64).ravel()
+    rows = np.array([parts[n].sent[number]["w"].astype(np.float64).ravel() for n in names] + [g])
+    vote = DDFed().ballot(Statistics(round=number, update_ids=tuple(names), gram=rows @ rows.T))
+    counts = np.array([SAMPLES[n] for n in names])
+    weights = DDFed().settle([vote] * len(names), counts)
+    return dict(zip(names, vote.tolist(), strict=True)), dict(zip(names, weights.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        {"protect": "plain"},
+        {"protect": "full"},
+        {"protect": "selective", "significance": "random", "ratio": 0.3},
+        {"protect": "selective", "significance": "magnitude", "ratio": 0.2},
+    ],
+    ids=lambda m: m.get("significance", m["protect"]),
+)
+def test_clients_vote_a_poisoned_update_out(federation, mode):
+    """Under ddfed a boosted sign flip of the update gets no weight, every honest update does, and ciphertexts
+    lead to exactly the ballots and weights that the rule finds on the plaintext models.
+
+    Two rounds: the second one's reference is an aggregate, and its mask by magnitude a real one.
+    """
+    fed = federation(DEEPER, list(SAMPLES), rounds=2, min_clients=4, rule="ddfed", **mode)
     server = fed.serve()
-    in_threads(
+    made = in_threads(
         *(
-            lambda name=name, seed=seed: take_part(fed, name, seed, 10, -3.0 if name == "mallory" else 1.0)
-            for seed, name in enumerate(names)
+            lambda name=name, seed=seed: Part(fed, name, seed, attacks=name == "mallory")
+            for seed, name in enumerate(SAMPLES)
         )
     )
-    weights = server.wait_for("decided", round=1)["weights"]
-    assert weights["mallory"] == 0 or sum(w > 0 for w in weights.values()) < len(weights)
+    parts = dict(zip(SAMPLES, made, strict=True))
+    for number in (1, 2):
+        decided = server.wait_for("decided", round=number)["weights"]
+        assert decided.pop("mallory") == 0
+        assert all(weight > 0 for weight in decided.values())
+        vote, weights = ddfed_on_plaintext(parts, number)
+        assert decided | {"mallory": 0} == weights
+        by_id = {parts[name].ids[number]: vote[name] for name in parts}
+        for name, part in parts.items():
+            assert part.votes[number] == by_id
+            assert part.own[number] == vote[name]
+            assert_weighted_mean(fed, part.opened[number], parts, weights, number)
+    first, second = (parts["alice"].plans[number] for number in (1, 2))
+    if mode.get("significance") == "magnitude":
+        # Everything is hidden in round 1; then a fifth is, and the layer that is compared.
+        assert not first.mask_sha256 and second.mask_sha256
+        assert second.payload_bytes < first.payload_bytes
+
+
+def assert_weighted_mean(fed, opened, parts, weights, number):
+    """Within the profile's bound, and the rounding to float32."""
+    integers = np.array(list(weights.values()), dtype=np.int64)
+    size = sum(tensor.size for tensor in opened.values())
+    bound = profile(fed.descriptor.profile).error_bound(size, integers, LARGEST)
+    for name, tensor in opened.items():
+        mean = sum(w * parts[n].sent[number][name].astype(np.float64) for n, w in weights.items())
+        np.testing.assert_allclose(tensor, mean / integers.sum(), rtol=0, atol=bound + ROUNDING)
+
+
+class OnlyNorms(DDFed):
+    """Asks for less than the rule the server runs."""
+
+    def request(self, manifest):
+        return replace(super().request(manifest), reference_dots=False)
+
+
+@pytest.mark.parametrize("protect", ["full", "plain"])
+def test_statistics_beyond_what_the_rule_asks_for_are_not_answered(federation, protect):
+    """The server releases norms and products; a client whose rule asks for norms alone opens neither."""
+    fed = federation(MODEL, ["alice"], rule="ddfed", protect=protect)
+    server = fed.serve()
+    with client(fed, "alice", rules=lambda _: OnlyNorms()) as alice:
+        (upcoming,) = alice.rounds(limit=1)
+        with pytest.raises(CiphertextError, match="asked for") as caught:
+            upcoming.contribute(moved(upcoming.model, 1), sample_count=1)
+    assert caught.value.code is Code.STATISTICS_MALFORMED
+    assert not server.named("decided")
+
+
+def test_statistics_of_fewer_updates_than_promised_are_not_answered(federation):
+    """A dealer who promised two updates in every sum, a server that goes on with one: no ballot."""
+    fed = federation(MODEL, ["alice"], rule="ddfed", min_clients=1)
+    server = fed.serve()
+    with client(fed, "alice") as alice:
+        (upcoming,) = alice.rounds(limit=1)
+        # No honest server comes this far below the promise, so the promise is raised behind its back.
+        alice._federation._descriptor = replace(alice.descriptor, min_clients=2)
+        with pytest.raises(CiphertextError, match="at least 2") as caught:
+            upcoming.contribute(moved(upcoming.model, 1), sample_count=1)
+    assert caught.value.code is Code.STATISTICS_MALFORMED
+    assert not server.named("decided")
 
 
 def test_own_ballot_is_reported(federation):

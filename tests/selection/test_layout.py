@@ -39,7 +39,6 @@ def test_joining_is_the_inverse_of_splitting(hidden: list[int], statistics: list
     assert tuple(part.size for part in parts) == layout.hidden_counts
     assert tuple(part.size for part in visible) == layout.visible_counts
     assert sum(layout.hidden_counts) + sum(layout.visible_counts) == layout.size
-    assert layout.hidden_ratio == sum(layout.hidden_counts) / MANIFEST.size
     for profile in PROFILES.values():
         sealed = [profile.sealed_bytes(count) for count in layout.hidden_counts]
         assert layout.payload_bytes(profile) == sum(sealed) + 4 * sum(layout.visible_counts)
@@ -65,7 +64,6 @@ def test_named_tensors_form_the_statistics_block_in_flat_order() -> None:
 def test_statistics_block_is_hidden_whole_as_soon_as_anything_is() -> None:
     """So that its entries keep their slots when the mask changes; in plain mode it stays visible."""
     assert layout_of([0, 7], "b").hidden_counts == (2, 3)
-    assert layout_of([0, 7], "b").hidden_ratio == 5 / 35
     assert layout_of([], "b").hidden_counts == (0, 0)
     assert layout_of([0], "b").same_slots(layout_of([5, 9], "b"), 1)
     assert not layout_of([0], "b").same_slots(layout_of([5, 9], "b"), 0)
