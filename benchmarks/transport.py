@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import secrets
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from benchmarks import bare_stream
 from benchmarks.served import connected, make_federation, process, served
 from secagg._proto import aggregator_pb2 as pb
 from secagg.client.channel import Connection
+from secagg.client.outbox import SealedPayload, StateFolder
 from secagg.client.transfer import Upload, upload
 from secagg.custody.descriptor import DESCRIPTOR_FILE, SignedDescriptor
 from secagg.custody.identity import ClientIdentity
@@ -49,24 +49,23 @@ class Run:
     bare_s: float
 
 
-def seal(plan: RoundPlan, server: Path, identity: ClientIdentity, target: Path) -> bytes:
-    """Seal one update of zeros into a file; its SHA-256."""
+def seal(plan: RoundPlan, server: Path, identity: ClientIdentity, folder: StateFolder) -> SealedPayload:
+    """Seal one update of zeros into a client's outbox."""
     descriptor = SignedDescriptor.load(server / DESCRIPTOR_FILE).open(identity.anchor)
     grant = (server / "grants" / identity.name).read_bytes()
     sealer = open_custody(identity, descriptor, grant).sealer()
     mask = derive_mask(plan.protection, plan.manifest, identity.anchor.federation_id, plan.round)
     layout = Layout(plan.manifest, mask, plan.statistics_tensors)
-    digest = hashlib.sha256()
     flat = np.zeros(plan.manifest.size, dtype=np.float32)
-    with target.open("wb") as file:
-        for piece in seal_update(flat, layout, sealer):
-            file.write(piece)
-            digest.update(piece)
-    return digest.digest()
+    return folder.write_payload(seal_update(flat, layout, sealer), plan.chunk_bytes)
 
 
 def through_service(
-    connection: Connection, identity: ClientIdentity, plan: RoundPlan, payload: Path, content: bytes
+    connection: Connection,
+    identity: ClientIdentity,
+    plan: RoundPlan,
+    folder: StateFolder,
+    payload: SealedPayload,
 ) -> tuple[float, float]:
     """Seconds of sending the payload, and of its final check."""
     header = UpdateHeader(
@@ -80,7 +79,7 @@ def through_service(
         mask_sha256=plan.mask_sha256,
         sample_count=1,
         payload_bytes=plan.payload_bytes,
-        content_sha256=content,
+        content_sha256=payload.sha256,
     ).to_bytes()
     times: dict[str, float] = {}
     connection.on_event = lambda name, _fields: times.setdefault(name, time.perf_counter())
@@ -93,7 +92,8 @@ def through_service(
             header=header,
             signature=sign(identity, Domain.UPDATE, header),
             size=plan.payload_bytes,
-            open=lambda: payload.open("rb"),
+            open=folder.open_payload,
+            chunk_digests=payload.chunk_digests,
         ),
     )
     if "upload_cut" in times:
@@ -107,6 +107,7 @@ def measure(megabytes: int, runs: int, scratch: Path) -> tuple[list[Run], int]:
     federation = scratch / "federation"
     identities = make_federation(federation, clients=runs + 1, values=values)
     found: list[Run] = []
+    state = StateFolder(scratch / "state")
     with (
         served(federation) as (_, address),
         process(["-m", "benchmarks.bare_stream", str(federation / "server")], scratch / "bare.log") as (
@@ -120,10 +121,9 @@ def measure(megabytes: int, runs: int, scratch: Path) -> tuple[list[Run], int]:
             with connected(folder, address) as connection:
                 answer = connection.call(connection.stub.AwaitPlan, pb.AwaitPlanRequest(wait_s=10))
                 plan = plan_from_proto(answer.plan)
-                payload = scratch / "payload"
-                content = seal(plan, federation / "server", identity, payload)
-                service_s, check_s = through_service(connection, identity, plan, payload, content)
-            data = payload.read_bytes()
+                sealed = seal(plan, federation / "server", identity, state)
+                service_s, check_s = through_service(connection, identity, plan, state, sealed)
+            data = state.payload_path.read_bytes()
             chunks = [
                 pb.SendChunksRequest(
                     upload_id="0" * 32, offset=at, data=data[at : at + plan.chunk_bytes], sha256=bytes(32)

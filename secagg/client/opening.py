@@ -28,7 +28,7 @@ from secagg.plan import Protection, RoundPlan, Significance
 from secagg.release import Quantity, open_release
 from secagg.rule import RuleLoader, Statistics, StatisticsRequest
 from secagg.selection.layout import Layout
-from secagg.selection.mask import Mask, derive_mask, entries_to_hide
+from secagg.selection.mask import Mask, derive_mask, entries_to_hide, propose_mask, required_mask
 from secagg.update import Manifest
 
 MAX_GRANT_BYTES = 1024 * 1024
@@ -101,7 +101,26 @@ class Opening:
                     f"the plan's mask hides {agreed.hidden_count} entries; its ratio asks for {least}",
                     round=plan.round,
                 )
+            self._check_agreed(plan, agreed)
         return self._layout(Form.of(plan), plan.round, agreed)
+
+    def _check_agreed(self, plan: RoundPlan, agreed: Mask) -> None:
+        """The mask must hide what this client itself, like every other, would hide.
+
+        A client that did not open the last two aggregates has nothing to hold the mask against; it takes part
+        all the same, see SECURITY.md.
+        """
+        required = self._folder.required_mask(plan.base_round)
+        if required is None or required.size != agreed.size:
+            return
+        exposed = int(np.count_nonzero(required.hidden & ~agreed.hidden))
+        if exposed:
+            raise RoundError(
+                Code.PLAN_BELOW_POLICY,
+                f"the plan's mask exposes {exposed} of the entries that changed most in round "
+                f"{plan.base_round}; it is not what the clients proposed",
+                round=plan.round,
+            )
 
     def seal(self, plan: RoundPlan, layout: Layout, flat: NDArray[np.float32]) -> Iterator[bytes]:
         """The payload of an update, piece by piece.
@@ -174,6 +193,17 @@ class Opening:
     def remember(self, round: int, flat: NDArray[np.float32]) -> None:
         """Keep an opened model: it is the next plan's base."""
         self._model = (round, flat)
+
+    def propose(self, plan: RoundPlan, flat: NDArray[np.float32]) -> Mask | None:
+        """What this client proposes to hide in the next round; None unless the significance is magnitude.
+
+        What the next plan's mask must hide is kept in the state folder, for ``layout`` to hold it against.
+        """
+        if plan.protection.significance is not Significance.MAGNITUDE:
+            return None
+        base, ratio = self.base_vector(plan), plan.protection.ratio
+        self._folder.keep_required_mask(plan.round, required_mask(base, flat, ratio))
+        return propose_mask(base, flat, ratio)
 
     def _model_of(self, round: int, form: Form, key_id: bytes) -> NDArray[np.float32]:
         if self._model is None or self._model[0] != round:

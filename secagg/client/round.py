@@ -16,11 +16,11 @@ from secagg.client.opening import Opening
 from secagg.client.outbox import Entry, StateFolder, new_idempotency_key
 from secagg.client.result import Model, RoundResult, Trainer
 from secagg.client.transfer import Upload, upload
-from secagg.envelope import Ballot, Domain, PayloadKind, UpdateHeader, sign
+from secagg.envelope import Ballot, Domain, PayloadKind, UpdateHeader, sign, update_id
 from secagg.errors import CiphertextError, Code, RoundError, SecaggError, TransferError, UpdateError
-from secagg.plan import RoundPlan, RoundState, Significance, plan_from_proto
+from secagg.plan import RoundPlan, RoundState, plan_from_proto
 from secagg.rule import RuleLoader
-from secagg.selection.mask import Mask, propose_mask
+from secagg.selection.mask import Mask
 from secagg.update import Tensors
 
 RESUMABLE = frozenset({Code.SERVER_UNREACHABLE, Code.WORKER_LOST})
@@ -185,7 +185,7 @@ class Round:
         flat = self.plan.manifest.flatten(tensors)
         pieces = self._opening.seal(self.plan, self._layout, flat)
         started = time.perf_counter()
-        payload = self._folder.write_payload(pieces)
+        payload = self._folder.write_payload(pieces, self.plan.chunk_bytes)
         seal_s = time.perf_counter() - started
         # What the plan will count is all the server needs to know.
         counted = min(int(sample_count), self.plan.max_sample_count)
@@ -199,6 +199,7 @@ class Round:
             signature=signature,
             idempotency_key=new_idempotency_key(),
             size=payload.size,
+            chunk_digests=payload.chunk_digests,
             seal_s=seal_s,
         )
         self._folder.commit(entry)
@@ -240,8 +241,15 @@ class Round:
                 signature=entry.signature,
                 size=entry.size,
                 open=self._folder.open_payload,
+                chunk_digests=entry.chunk_digests,
             ),
         )
+        if receipt.update_id != update_id(UpdateHeader.from_bytes(entry.header)):
+            raise UpdateError(
+                Code.ENVELOPE_MALFORMED,
+                f"the server's receipt is for another update, {receipt.update_id.hex()}",
+                round=self.number,
+            )
         self._entry = self._folder.mark_accepted(entry, receipt.update_id)
         return self._entry, receipt.resumed_at
 
@@ -304,10 +312,7 @@ class Round:
 
     def _confirm(self, flat: NDArray[np.float32]) -> None:
         """Say that the aggregate is open, with a proposal for the next mask where the plan wants one."""
-        mask: Mask | None = None
-        if self.plan.protection.significance is Significance.MAGNITUDE:
-            base = self._opening.base_vector(self.plan)
-            mask = propose_mask(base, flat, self.plan.protection.ratio)
+        mask = self._opening.propose(self.plan, flat)
         self._opening.remember(self.number, flat)
         try:
             wanted = self._federation.confirm(self.number, mask.digest if mask is not None else b"")

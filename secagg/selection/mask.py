@@ -18,6 +18,8 @@ from secagg.plan import Protection, ProtectionMode, Significance
 from secagg.update import MAX_VALUES, Manifest
 
 MASK_VERSION = 1
+PROPOSAL_MARGIN = 1e-3
+"""Relative; what two processors' rounding makes of a difference that matters is far below it."""
 _HEADER = struct.Struct("<BQ")
 _RANDOM_DOMAIN = b"secagg/v1/random-mask\0"
 
@@ -166,6 +168,26 @@ def propose_mask(previous: NDArray[np.float32], current: NDArray[np.float32], ra
     Raises:
         UpdateError: UPDATE_SHAPE, UPDATE_DTYPE.
     """
+    change = _change(previous, current)
+    return _smallest(-change, entries_to_hide(current.size, ratio))
+
+
+def required_mask(previous: NDArray[np.float32], current: NDArray[np.float32], ratio: float) -> Mask:
+    """The least that an honest server's next mask hides: what every honest client proposes to hide.
+
+    Clients on different processors may open aggregates that differ in the last bits, so entries within
+    ``PROPOSAL_MARGIN`` (and float32's own rounding) of the last one chosen may be missing from another's
+    proposal; the others may not.
+
+    Args, raises: as ``propose_mask``.
+    """
+    change = _change(previous, current)
+    last = float(change[propose_mask(previous, current, ratio).hidden].min())
+    rounding = 4 * float(np.finfo(np.float32).eps) * float(np.abs(current).max())
+    return Mask(change > last * (1 + PROPOSAL_MARGIN) + rounding)
+
+
+def _change(previous: NDArray[np.float32], current: NDArray[np.float32]) -> NDArray[np.float32]:
     if previous.shape != current.shape or previous.ndim != 1:
         raise UpdateError(
             Code.UPDATE_SHAPE, f"aggregates of shapes {previous.shape} and {current.shape} can't be compared"
@@ -174,8 +196,8 @@ def propose_mask(previous: NDArray[np.float32], current: NDArray[np.float32], ra
         raise UpdateError(
             Code.UPDATE_DTYPE, f"aggregates are {previous.dtype} and {current.dtype}, not float32"
         )
-    change = np.abs(current - previous)
-    return _smallest(-change, entries_to_hide(current.size, ratio))
+    change: NDArray[np.float32] = np.abs(current - previous)
+    return change
 
 
 def _smallest(keys: NDArray[np.float32] | NDArray[np.uint64], count: int) -> Mask:

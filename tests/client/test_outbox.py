@@ -7,10 +7,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from secagg.client.outbox import Entry, StateFolder, new_idempotency_key
+from secagg.client.outbox import Digests, Entry, SealedPayload, StateFolder, new_idempotency_key
 from secagg.errors import Code, ConfigError, UpdateError
+from secagg.selection import Mask
+
+CHUNK_BYTES = 4
 
 
 @pytest.fixture
@@ -21,7 +27,7 @@ def folder(tmp_path):
 
 
 def sealed(folder: StateFolder, pieces: list[bytes]) -> Entry:
-    payload = folder.write_payload(iter(pieces))
+    payload = folder.write_payload(iter(pieces), CHUNK_BYTES)
     assert payload.sha256 == hashlib.sha256(b"".join(pieces)).digest()
     return folder.commit(
         Entry(
@@ -31,6 +37,7 @@ def sealed(folder: StateFolder, pieces: list[bytes]) -> Entry:
             signature=b"s" * 64,
             idempotency_key=new_idempotency_key(),
             size=payload.size,
+            chunk_digests=payload.chunk_digests,
             seal_s=0.5,
         )
     )
@@ -53,9 +60,37 @@ def test_sealed_update_survives_the_process(folder):
         after.close()
 
 
+@given(st.lists(st.binary(max_size=20), max_size=12), st.integers(1, 16))
+def test_chunk_digests_do_not_depend_on_how_the_payload_came(pieces, chunk_bytes):
+    """Each chunk of the joined payload has the digest that was taken while pieces went by."""
+    digests = Digests(chunk_bytes)
+    for piece in pieces:
+        digests.update(piece)
+    payload = b"".join(pieces)
+    chunks = [payload[at : at + chunk_bytes] for at in range(0, len(payload), chunk_bytes)]
+    assert digests.sealed() == SealedPayload(
+        size=len(payload),
+        sha256=hashlib.sha256(payload).digest(),
+        chunk_digests=tuple(hashlib.sha256(chunk).digest() for chunk in chunks),
+    )
+
+
+def test_note_on_the_next_mask_is_kept_for_its_round_alone(folder):
+    """It survives the round's outbox and the process, and says nothing about another round."""
+    mask = Mask(np.array([True, False, True]))
+    folder.keep_required_mask(4, mask)
+    folder.discard()
+    after = reopened(folder)
+    try:
+        assert after.required_mask(4) == mask
+        assert after.required_mask(5) is None
+    finally:
+        after.close()
+
+
 def test_payload_without_commit_is_nothing_to_resume(folder):
     """A crash while sealing leaves a file, but no update."""
-    folder.write_payload([b"half"])
+    folder.write_payload([b"half"], CHUNK_BYTES)
     assert folder.pending() is None
 
 
