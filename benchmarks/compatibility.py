@@ -49,7 +49,7 @@ def check(environment: Environment) -> str:
         python = str(Path(scratch) / "venv" / "bin" / "python")
         run([sys.executable, "-m", "venv", str(Path(scratch) / "venv")])
         pip = [python, "-m", "pip", "--disable-pip-version-check"]
-        tools = ["pytest", "pytest-asyncio", "hypothesis"] if environment.tests else []
+        tools = ["pytest", "pytest-asyncio", "hypothesis", "scipy"] if environment.tests else []
         run([*pip, "install", "--quiet", "-e", str(ROOT), *environment.pins, *tools])
         run([*pip, "check"])
         run([python, "-c", SMOKE], cwd=Path(scratch))

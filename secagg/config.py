@@ -35,9 +35,11 @@ class FederationConfig(BaseModel):
         profile: the CKKS profile; auto takes the most precise one that serves the rule.
         rounds: how many rounds with an aggregate the federation holds.
         min_clients: a round with fewer accepted updates is aborted.
-        collect_timeout_s: from the first upload of a round to its sealing, seconds.
+        collect_timeout_s: from the first accepted update of a round to its sealing, seconds.
         ballot_timeout_s: how long a round waits for ballots, seconds.
         confirm_timeout_s: how long a round waits for clients to confirm, seconds.
+        max_aborted_rounds: after so many aborted rounds in a row the federation ends; 0: it goes on, since
+            one client that answers alone can have any number of rounds aborted.
         max_sample_count: sample counts above it count as it.
         initial_model: ``.npz`` of float32 tensors, relative to the federation's folder.
         workers: crypto worker processes of the server; 0 is one per core.
@@ -62,6 +64,7 @@ class FederationConfig(BaseModel):
     collect_timeout_s: Timeout = 600.0
     ballot_timeout_s: Timeout = 120.0
     confirm_timeout_s: Timeout = 120.0
+    max_aborted_rounds: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     max_sample_count: Annotated[int, Field(ge=1, le=2**53)] = 1_000_000
     initial_model: Annotated[str, Field(min_length=1)] = "initial_model.npz"
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
@@ -201,9 +204,10 @@ _MEANINGS = {
     "profile": "CKKS parameters: auto, precise (sums only) or robust (inner products too).",
     "rounds": "How many rounds with an aggregate are held.",
     "min_clients": "A round with fewer accepted updates is aborted.",
-    "collect_timeout_s": "Seconds from a round's first upload until it is sealed with whoever arrived.",
+    "collect_timeout_s": "Seconds from a round's first accepted update until it is sealed with whoever came.",
     "ballot_timeout_s": "Seconds a round waits for clients to judge its statistics.",
     "confirm_timeout_s": "Seconds a round waits for clients to say that they have opened the aggregate.",
+    "max_aborted_rounds": "After so many aborted rounds in a row the federation ends; 0: it never does.",
     "max_sample_count": "Sample counts above this are counted as this.",
     "initial_model": "The model to start from: .npz of float32 tensors, relative to this folder.",
     "workers": "Crypto worker processes of the server; 0 is one per core.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from enum import StrEnum
 
 DOMAIN = "secagg"
@@ -54,6 +55,8 @@ class Code(StrEnum):
     OFFSET_MISMATCH = "OFFSET_MISMATCH"
     CONTENT_MISMATCH = "CONTENT_MISMATCH"
     ARTIFACT_UNKNOWN = "ARTIFACT_UNKNOWN"
+    STREAM_IDLE = "STREAM_IDLE"
+    TOO_MANY_CALLS = "TOO_MANY_CALLS"
     SERVER_UNREACHABLE = "SERVER_UNREACHABLE"
     # rounds and rules
     ROUND_UNKNOWN = "ROUND_UNKNOWN"
@@ -72,6 +75,7 @@ class Code(StrEnum):
     JOURNAL_INCOMPATIBLE = "JOURNAL_INCOMPATIBLE"
     SPOOL_CORRUPT = "SPOOL_CORRUPT"
     WORKER_LOST = "WORKER_LOST"
+    RESOURCES_EXHAUSTED = "RESOURCES_EXHAUSTED"
     INTERNAL = "INTERNAL"
 
 
@@ -84,7 +88,14 @@ _BY_STATUS: dict[str, tuple[Code, ...]] = {
     "RESOURCE_EXHAUSTED": (Code.CHUNK_OVERSIZED,),
     "DATA_LOSS": (Code.CHUNK_CORRUPT, Code.CHUNK_TRUNCATED, Code.CONTENT_MISMATCH),
     "ABORTED": (Code.ROUND_ABORTED, Code.NOT_ENOUGH_CLIENTS, Code.NO_DECISION),
-    "UNAVAILABLE": (Code.SERVER_UNREACHABLE, Code.WORKER_LOST),
+    # What passes by itself: a client repeats the call after a pause.
+    "UNAVAILABLE": (
+        Code.SERVER_UNREACHABLE,
+        Code.WORKER_LOST,
+        Code.RESOURCES_EXHAUSTED,
+        Code.TOO_MANY_CALLS,
+        Code.STREAM_IDLE,
+    ),
     "INTERNAL": (Code.INTERNAL, Code.SPOOL_CORRUPT, Code.JOURNAL_INCOMPATIBLE, Code.DEPENDENCY_MISSING),
     "FAILED_PRECONDITION": (
         Code.ROUND_MISMATCH,
@@ -160,3 +171,17 @@ class RoundError(SecaggError):
 
 class ServerError(SecaggError):
     """The server's own journal, spool or workers are in trouble."""
+
+
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
+_SQLITE_SHORTAGES = {7, 13, 14}
+"""SQLITE_NOMEM, SQLITE_FULL, SQLITE_CANTOPEN; a client has no use for the module itself."""
+
+
+def is_shortage(error: BaseException) -> bool:
+    """True if this machine ran out of open files, disk or memory: a state that passes, not a fault."""
+    if isinstance(error, OSError):
+        return error.errno in _SHORTAGES
+    # Extended codes carry the general one in their low byte.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, MemoryError) or code in _SQLITE_SHORTAGES

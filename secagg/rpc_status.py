@@ -23,6 +23,7 @@ from secagg.errors import (
     ServerError,
     TransferError,
     UpdateError,
+    is_shortage,
 )
 
 DETAILS_KEY = "grpc-status-details-bin"
@@ -84,7 +85,13 @@ _CLASSES: dict[type[SecaggError], tuple[Code, ...]] = {
         Code.BALLOT_DUPLICATE,
         Code.NO_DECISION,
     ),
-    ServerError: (Code.JOURNAL_INCOMPATIBLE, Code.SPOOL_CORRUPT, Code.WORKER_LOST, Code.INTERNAL),
+    ServerError: (
+        Code.JOURNAL_INCOMPATIBLE,
+        Code.SPOOL_CORRUPT,
+        Code.WORKER_LOST,
+        Code.RESOURCES_EXHAUSTED,
+        Code.INTERNAL,
+    ),
 }
 ERROR_CLASS: dict[Code, type[SecaggError]] = dict.fromkeys(Code, cast(type[SecaggError], TransferError)) | {
     code: cls for cls, codes in _CLASSES.items() for code in codes
@@ -129,7 +136,8 @@ def from_rpc_error(error: grpc.RpcError) -> SecaggError:
 
     A refusal of this project's server comes back with its code, message and ids. A failure without
     our ErrorInfo is SERVER_UNREACHABLE where a repeat may help (UNAVAILABLE, DEADLINE_EXCEEDED,
-    CANCELLED), IDENTITY_INVALID for UNAUTHENTICATED, else INTERNAL.
+    CANCELLED), IDENTITY_INVALID for UNAUTHENTICATED, else INTERNAL. Text is made fit to be printed: what
+    would steer a terminal is taken out.
     """
     call = cast(Any, error)
     for key, value in call.trailing_metadata() or ():
@@ -138,7 +146,7 @@ def from_rpc_error(error: grpc.RpcError) -> SecaggError:
             if parsed is not None:
                 return parsed
     code = call.code()
-    message = " ".join(str(call.details() or "no details").split())[:MAX_MESSAGE_CHARS]
+    message = _printable(" ".join(str(call.details() or "no details").split()), MAX_MESSAGE_CHARS)
     if code in (
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -156,8 +164,9 @@ def from_rpc_error(error: grpc.RpcError) -> SecaggError:
 class Boundary:
     """Turns whatever leaves an ``async with`` block into a refusal of the call.
 
-    A ``SecaggError`` travels as it is. Anything else is logged with its traceback and travels as
-    INTERNAL without a word about the inside. Cancellation and gRPC's own abort pass through.
+    A ``SecaggError`` travels as it is. Where this machine has run out of open files, disk or memory the
+    refusal is RESOURCES_EXHAUSTED, which a client repeats. Anything else is logged with its traceback and
+    travels as INTERNAL without a word about the inside. Cancellation and gRPC's own abort pass through.
 
     Args:
         context: the call's servicer context.
@@ -192,12 +201,22 @@ class Boundary:
         if isinstance(exc, SecaggError):
             refused = exc
             _log.info("%s refused for %s: %s %s", self._method, self.peer or "?", exc, exc.ids)
+        elif is_shortage(exc):
+            _log.warning("%s failed for %s", self._method, self.peer or "?", exc_info=exc)
+            refused = ServerError(
+                Code.RESOURCES_EXHAUSTED, "the server has run out of files, disk or memory; repeat it later"
+            )
         else:
             _log.error("%s failed for %s", self._method, self.peer or "?", exc_info=exc)
             refused = ServerError(Code.INTERNAL, "the server failed to answer; its log says why")
         if self._on_refused is not None:
             self._on_refused(self.peer, refused)
         await refuse(self._context, refused)
+
+
+def _printable(text: str, most: int) -> str:
+    """The text, cut, with a space for every character that is not printable (Unicode's Cc, Cf, Zl, …)."""
+    return "".join(char if char.isprintable() else " " for char in text[:most])
 
 
 def _grpc_code(code: Code) -> grpc.StatusCode:
@@ -213,10 +232,12 @@ def _parse(value: bytes | str) -> SecaggError | None:
             info = error_details_pb2.ErrorInfo()
             if detail.Unpack(info) and info.domain == DOMAIN:
                 code = _CODES.get(info.reason, Code.INTERNAL)
-                ids: dict[str, object] = {
-                    name: text for name, text in info.metadata.items() if name not in ("code", "message")
-                }
-                return ERROR_CLASS[code](code, status.message, **ids)
+                error = ERROR_CLASS[code](code, _printable(status.message, MAX_MESSAGE_CHARS))
+                error.ids.update(
+                    (_printable(name, MAX_ID_CHARS), _printable(text, MAX_ID_CHARS))
+                    for name, text in info.metadata.items()
+                )
+                return error
     except DecodeError:
         return None
     return None

@@ -51,6 +51,7 @@ def test_settings_become_the_protection_they_name(settings: dict[str, Any], prot
         ({"rond": 3}, "rond is 3; unknown field, did you mean rounds?"),
         ({"zzz": 3}, "zzz is 3; unknown field, known are address"),
         ({"min_clients": 0}, "min_clients is 0; it must be a whole number ≥ 1 and ≤ 10000"),
+        ({"max_aborted_rounds": -1}, "max_aborted_rounds is -1; it must be a whole number ≥ 0"),
         ({"rounds": "3"}, "rounds is '3'; it must be a whole number ≥ 1 and ≤ 1000000"),
         ({"rounds": True}, "rounds is True; it must be a whole number"),
         ({"rounds": 1.5}, "rounds is 1.5; it must be a whole number"),

@@ -93,6 +93,9 @@ def test_opened_aggregate_is_the_weighted_mean_of_any_models(
     manifest = Manifest(
         tensors=tuple(TensorSpec(name=f"t{index}", shape=shape) for index, shape in enumerate(shapes))
     )
+    if PROFILES[name].inner_products:
+        # What may be sealed there is bounded in norm, too: |value| ≤ L gives ‖u‖² ≤ L²·d.
+        largest = min(largest, float(np.sqrt(PROFILES[name].max_squared_norm / manifest.size)))
     layout = Layout(manifest, derive_mask(MODES[mode], manifest, bytes(16), 1))
     models = [model_of(manifest, largest, [seed, index]) for index in range(different)]
     generator = np.random.default_rng(seed)

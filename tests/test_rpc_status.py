@@ -1,13 +1,17 @@
 """Refusals cross a real gRPC connection with code, message and ids."""
 
 import asyncio
+import errno
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from secagg.errors import DOMAIN, GRPC_STATUS, Code, SecaggError, TransferError
+from secagg.errors import DOMAIN, GRPC_STATUS, Code, SecaggError, TransferError, is_shortage
 from secagg.rpc_status import (
     DETAILS_KEY,
     ERROR_CLASS,
@@ -114,6 +118,46 @@ async def test_an_unexpected_failure_says_nothing_of_the_inside(
     assert SECRET in caplog.text
 
 
+@pytest.mark.parametrize(
+    "shortage",
+    [
+        OSError(errno.EMFILE, SECRET, "/spool/1"),
+        OSError(errno.ENFILE, SECRET),
+        OSError(errno.ENOSPC, SECRET),
+        OSError(errno.ENOMEM, SECRET),
+        MemoryError(SECRET),
+    ],
+)
+async def test_a_machine_at_its_end_asks_for_a_repetition(
+    shortage: Exception, wire: tuple[_Service, grpc.aio.Channel, str]
+) -> None:
+    """No open file, disk or memory left is UNAVAILABLE, which every client repeats, and says no more."""
+    service, channel, _ = wire
+
+    async def fail() -> None:
+        raise shortage
+
+    service.behave = fail
+    failure = await _failure(channel)
+    assert failure.code() is grpc.StatusCode.UNAVAILABLE
+    assert SECRET not in str(failure)
+    assert from_rpc_error(failure).code is Code.RESOURCES_EXHAUSTED
+
+
+def test_a_full_database_is_a_shortage_and_a_broken_one_is_not(tmp_path: Path) -> None:
+    """SQLite says so in a code of its own."""
+    with closing(sqlite3.connect(tmp_path / "small.sqlite")) as database:
+        database.execute("PRAGMA max_page_count = 2")
+        database.execute("CREATE TABLE t (content)")
+        with pytest.raises(sqlite3.OperationalError) as full:
+            database.execute("INSERT INTO t VALUES (zeroblob(100000))")
+        with pytest.raises(sqlite3.OperationalError) as broken:
+            database.execute("SELECT nothing FROM nowhere")
+    assert is_shortage(full.value)
+    assert not is_shortage(broken.value)
+    assert not is_shortage(FileNotFoundError(errno.ENOENT, "gone"))
+
+
 async def test_a_server_that_is_not_there_is_unreachable() -> None:
     """A refused connection is SERVER_UNREACHABLE, which a client may retry."""
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
@@ -151,6 +195,21 @@ def test_details_we_do_not_know_become_internal(domain: str, reason: str) -> Non
     status = status_pb2.Status(code=9, message="m")
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain=domain))
     assert from_rpc_error(_Foreign(status.SerializeToString())).code is Code.INTERNAL
+
+
+def test_what_would_steer_a_terminal_is_taken_out() -> None:
+    """Message and ids of a hostile server can be printed; no name of an id breaks the error."""
+    status = status_pb2.Status(code=9, message="a\x1b[2Jb\x9bc\u202ed\r\ne" + "x" * 10_000)
+    info = error_details_pb2.ErrorInfo(reason="ROUND_CLOSED", domain=DOMAIN)
+    info.metadata.update({"round": "\x07\x1b]0;owned", "self": "1", "code": "2", "\x1b": "3"})
+    status.details.add().Pack(info)
+    error = from_rpc_error(_Foreign(status.SerializeToString()))
+    assert error.code is Code.ROUND_CLOSED
+    assert error.message.startswith("a [2Jb c d  e")
+    assert len(error.message) == MAX_MESSAGE_CHARS
+    for text in (error.message, *error.ids, *error.ids.values()):
+        assert text.isprintable()
+    assert error.ids["self"] == "1"
 
 
 def test_garbled_details_become_internal() -> None:

@@ -81,7 +81,7 @@ class _RoundStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     ROUND_STATE_ANNOUNCED: _RoundState.ValueType  # 1
     """The plan is in the journal; nobody has begun to upload."""
     ROUND_STATE_COLLECTING: _RoundState.ValueType  # 2
-    """Uploads are accepted; the collection deadline runs."""
+    """Uploads are accepted; the collection deadline runs from the first accepted update on."""
     ROUND_STATE_SEALED: _RoundState.ValueType  # 3
     """The set of accepted updates is final."""
     ROUND_STATE_SCORED: _RoundState.ValueType  # 4
@@ -102,7 +102,7 @@ ROUND_STATE_UNSPECIFIED: RoundState.ValueType  # 0
 ROUND_STATE_ANNOUNCED: RoundState.ValueType  # 1
 """The plan is in the journal; nobody has begun to upload."""
 ROUND_STATE_COLLECTING: RoundState.ValueType  # 2
-"""Uploads are accepted; the collection deadline runs."""
+"""Uploads are accepted; the collection deadline runs from the first accepted update on."""
 ROUND_STATE_SEALED: RoundState.ValueType  # 3
 """The set of accepted updates is final."""
 ROUND_STATE_SCORED: RoundState.ValueType  # 4
@@ -324,7 +324,9 @@ class RoundPlan(google.protobuf.message.Message):
     max_sample_count: builtins.int
     """Sample counts above this are counted as this."""
     collect_remaining_s: builtins.float
-    """Seconds left to upload; 0 while no client has begun (the deadline starts with the first upload)."""
+    """Seconds left to upload; 0 while no update has been accepted (the deadline starts with the first
+    accepted update).
+    """
     payload_bytes: builtins.int
     """Exact length of an update's payload and the chunk size to send it in."""
     chunk_bytes: builtins.int

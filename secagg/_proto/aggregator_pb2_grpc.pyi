@@ -25,6 +25,13 @@ class AggregatorServiceStub:
     domain "secagg", reason = one of the stable codes of secagg/errors.py, and the ids (round, client,
     upload) as metadata. A refusal never changes what was accepted before.
 
+    Every call can also fail with NOT_ENROLLED, IDENTITY_INVALID (also for a certificate that expires
+    while its connection is open) and, as UNAVAILABLE, with what passes by itself and is to be repeated
+    after a pause: TOO_MANY_CALLS (this client, or all clients, have too many calls at once; a client may
+    have two Downloads and two SendChunks among sixteen calls), RESOURCES_EXHAUSTED (the server is out of
+    files, disk or memory) and, in streams, STREAM_IDLE (nothing was sent or read for a minute). Requests
+    have at most 1 KiB, CreateUpload's at most 8 KiB; larger ones are REQUEST_MALFORMED.
+
     Sizes are bytes, durations are seconds on the receiver's own monotonic clock: no wall clock is
     ever compared between machines.
     """
@@ -93,8 +100,10 @@ class AggregatorServiceStub:
     answered, the update is in the journal and survives a crash. Safe to repeat: an accepted
     upload answers with the same receipt.
     Fails with UPLOAD_UNKNOWN, UPLOAD_INCOMPLETE, ROUND_CLOSED, CONTENT_MISMATCH,
-    CIPHERTEXT_MALFORMED, UPDATE_NOT_FINITE, MASK_MALFORMED; after one of the last four the payload
-    is discarded and the client may create another upload while the round is collecting.
+    CIPHERTEXT_MALFORMED, UPDATE_NOT_FINITE, MASK_MALFORMED, PROFILE_MISMATCH, UPLOAD_REPLAYED,
+    UPLOAD_DUPLICATE; after a refusal of the payload it is discarded and the client may create another
+    upload while the round is collecting. WORKER_LOST (as UNAVAILABLE) says that the check could not be
+    made, not that the payload is wrong: the client hands the update in again.
     """
 
     Download: grpc.UnaryStreamMultiCallable[
@@ -130,6 +139,13 @@ class AggregatorServiceAsyncStub:
     nowhere else. Every refusal is a google.rpc.Status whose single google.rpc.ErrorInfo detail has
     domain "secagg", reason = one of the stable codes of secagg/errors.py, and the ids (round, client,
     upload) as metadata. A refusal never changes what was accepted before.
+
+    Every call can also fail with NOT_ENROLLED, IDENTITY_INVALID (also for a certificate that expires
+    while its connection is open) and, as UNAVAILABLE, with what passes by itself and is to be repeated
+    after a pause: TOO_MANY_CALLS (this client, or all clients, have too many calls at once; a client may
+    have two Downloads and two SendChunks among sixteen calls), RESOURCES_EXHAUSTED (the server is out of
+    files, disk or memory) and, in streams, STREAM_IDLE (nothing was sent or read for a minute). Requests
+    have at most 1 KiB, CreateUpload's at most 8 KiB; larger ones are REQUEST_MALFORMED.
 
     Sizes are bytes, durations are seconds on the receiver's own monotonic clock: no wall clock is
     ever compared between machines.
@@ -198,8 +214,10 @@ class AggregatorServiceAsyncStub:
     answered, the update is in the journal and survives a crash. Safe to repeat: an accepted
     upload answers with the same receipt.
     Fails with UPLOAD_UNKNOWN, UPLOAD_INCOMPLETE, ROUND_CLOSED, CONTENT_MISMATCH,
-    CIPHERTEXT_MALFORMED, UPDATE_NOT_FINITE, MASK_MALFORMED; after one of the last four the payload
-    is discarded and the client may create another upload while the round is collecting.
+    CIPHERTEXT_MALFORMED, UPDATE_NOT_FINITE, MASK_MALFORMED, PROFILE_MISMATCH, UPLOAD_REPLAYED,
+    UPLOAD_DUPLICATE; after a refusal of the payload it is discarded and the client may create another
+    upload while the round is collecting. WORKER_LOST (as UNAVAILABLE) says that the check could not be
+    made, not that the payload is wrong: the client hands the update in again.
     """
 
     Download: grpc.aio.UnaryStreamMultiCallable[
@@ -235,6 +253,13 @@ class AggregatorServiceServicer(metaclass=abc.ABCMeta):
     nowhere else. Every refusal is a google.rpc.Status whose single google.rpc.ErrorInfo detail has
     domain "secagg", reason = one of the stable codes of secagg/errors.py, and the ids (round, client,
     upload) as metadata. A refusal never changes what was accepted before.
+
+    Every call can also fail with NOT_ENROLLED, IDENTITY_INVALID (also for a certificate that expires
+    while its connection is open) and, as UNAVAILABLE, with what passes by itself and is to be repeated
+    after a pause: TOO_MANY_CALLS (this client, or all clients, have too many calls at once; a client may
+    have two Downloads and two SendChunks among sixteen calls), RESOURCES_EXHAUSTED (the server is out of
+    files, disk or memory) and, in streams, STREAM_IDLE (nothing was sent or read for a minute). Requests
+    have at most 1 KiB, CreateUpload's at most 8 KiB; larger ones are REQUEST_MALFORMED.
 
     Sizes are bytes, durations are seconds on the receiver's own monotonic clock: no wall clock is
     ever compared between machines.
@@ -317,8 +342,10 @@ class AggregatorServiceServicer(metaclass=abc.ABCMeta):
         answered, the update is in the journal and survives a crash. Safe to repeat: an accepted
         upload answers with the same receipt.
         Fails with UPLOAD_UNKNOWN, UPLOAD_INCOMPLETE, ROUND_CLOSED, CONTENT_MISMATCH,
-        CIPHERTEXT_MALFORMED, UPDATE_NOT_FINITE, MASK_MALFORMED; after one of the last four the payload
-        is discarded and the client may create another upload while the round is collecting.
+        CIPHERTEXT_MALFORMED, UPDATE_NOT_FINITE, MASK_MALFORMED, PROFILE_MISMATCH, UPLOAD_REPLAYED,
+        UPLOAD_DUPLICATE; after a refusal of the payload it is discarded and the client may create another
+        upload while the round is collecting. WORKER_LOST (as UNAVAILABLE) says that the check could not be
+        made, not that the payload is wrong: the client hands the update in again.
         """
 
     @abc.abstractmethod

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import sys
 from pathlib import Path
 
 import click
 
+from secagg.errors import Code, ServerError
 from secagg.server.app import serve as serve_until_stopped
 from secagg.server.observer import Observer
+
+_log = logging.getLogger(__name__)
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -35,4 +39,12 @@ def serve(directory: Path, listen: str | None, port: int | None, events: bool, l
     observer = Observer(sys.stdout if events else None)
     if not events:
         click.echo(f"serving {directory}; stop with Ctrl-C", err=True)
-    asyncio.run(serve_until_stopped(directory, rules=load_rule, observer=observer, listen=listen, port=port))
+    serving = serve_until_stopped(directory, rules=load_rule, observer=observer, listen=listen, port=port)
+    try:
+        asyncio.run(serving)
+    except (OSError, sqlite3.Error) as error:
+        # What is wrong with the folder as it was given is a ConfigError; this is the server's own trouble.
+        _log.exception("the server can't go on")
+        raise ServerError(
+            Code.INTERNAL, f"the server can't go on: {error}; the log says where, and it can be started again"
+        ) from None

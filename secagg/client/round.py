@@ -23,7 +23,15 @@ from secagg.rule import RuleLoader
 from secagg.selection.mask import Mask
 from secagg.update import Tensors
 
-RESUMABLE = frozenset({Code.SERVER_UNREACHABLE, Code.WORKER_LOST})
+RESUMABLE = frozenset(
+    {
+        Code.SERVER_UNREACHABLE,
+        Code.WORKER_LOST,
+        Code.RESOURCES_EXHAUSTED,
+        Code.TOO_MANY_CALLS,
+        Code.STREAM_IDLE,
+    }
+)
 """Failures after which the sealed update is kept; any other one is the end of this round's part."""
 
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from secagg.custody.files import write_file
 from secagg.custody.trust import check_client_name
-from secagg.errors import Code, CustodyError
+from secagg.errors import Code, CustodyError, is_shortage
 
 ROSTER_VERSION = 1
 ROSTER_FILE = "roster.json"
@@ -29,6 +29,7 @@ class Roster:
     Raises:
         CustodyError: IDENTITY_INVALID from every method while the file is missing or malformed; nobody
             is let in then.
+        OSError: if the file can't be read because this machine is out of open files or memory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,6 +80,8 @@ class Roster:
                 self._entries = _parse(self._path.read_bytes(), self._path)
                 self._seen = state
         except OSError as error:
+            if is_shortage(error):  # says nothing about who is enrolled
+                raise
             _invalid(self._path, error.strerror)
         return self._entries
 

@@ -36,12 +36,22 @@ class Peer:
         fingerprint: SHA-256 of the certificate (DER), 64 hexadecimal digits.
         signing_public_key: verifies the client's updates and ballots.
         hpke_public_key: what the client's key grant is sealed to.
+        not_valid_after: when the certificate expires, with a time zone.
     """
 
     name: str
     fingerprint: str
     signing_public_key: Ed25519PublicKey
     hpke_public_key: X25519PublicKey
+    not_valid_after: datetime
+
+    def require_unexpired(self) -> None:
+        """Refuses a certificate that has expired, be it after its connection was made.
+
+        Raises:
+            CustodyError: IDENTITY_INVALID, with the date.
+        """
+        _require_before(self.not_valid_after, whose=self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +130,7 @@ def peer_from_certificate(pem: bytes) -> Peer:
         fingerprint=fingerprint(certificate),
         signing_public_key=Ed25519PublicKey.from_public_bytes(signing),
         hpke_public_key=X25519PublicKey.from_public_bytes(hpke),
+        not_valid_after=certificate.not_valid_after_utc,
     )
 
 
@@ -172,16 +183,17 @@ def check_validity(certificate: x509.Certificate, *, whose: str) -> None:
     Raises:
         CustodyError: IDENTITY_INVALID, with the date that was missed.
     """
-    now = datetime.now(UTC)
-    if now > certificate.not_valid_after_utc:
-        raise _invalid(
-            f"the certificate of {whose} expired on {certificate.not_valid_after_utc:%Y-%m-%d}; enrol again"
-        )
-    if now < certificate.not_valid_before_utc:
+    _require_before(certificate.not_valid_after_utc, whose=whose)
+    if datetime.now(UTC) < certificate.not_valid_before_utc:
         raise _invalid(
             f"the certificate of {whose} is not valid before "
             f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; check this machine's clock"
         )
+
+
+def _require_before(end: datetime, *, whose: str) -> None:
+    if datetime.now(UTC) > end:
+        raise _invalid(f"the certificate of {whose} expired on {end:%Y-%m-%d}; enrol again")
 
 
 def keys_extension(

@@ -6,9 +6,10 @@ import asyncio
 import fcntl
 import logging
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from secagg.errors import Code, ConfigError
 from secagg.rule import RuleLoader
 from secagg.server.coordinator import Coordinator
 from secagg.server.deployment import Deployment
+from secagg.server.gate import MAX_MESSAGE_BYTES, Gate, Limits
 from secagg.server.journal import Journal, JournalThread
 from secagg.server.observer import Observer
 from secagg.server.recovery import recover
@@ -37,12 +39,23 @@ SPOOL_FOLDER = "spool"
 STOP_GRACE_S = 3.0
 SERVICE = DESCRIPTOR.services_by_name["AggregatorService"].full_name
 
+MAX_STREAMS_PER_CONNECTION = 32
+HANDSHAKE_TIMEOUT_S = 10
+
 _OPTIONS = (
     # Two servers must not share a port, and so half of the calls each.
     ("grpc.so_reuseport", 0),
     # A client in a long poll or in training keeps its connection alive with pings.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # A peer that has gone without a word is noticed, and its connection and streams are given up. A client
+    # that trains looks after its connection once a minute, which is why no answer is due before that.
+    ("grpc.keepalive_time_ms", 120_000),
+    ("grpc.keepalive_timeout_ms", 90_000),
+    # Who connects and says nothing is gone before it can collect open files.
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_S * 1000),
+    ("grpc.max_concurrent_streams", MAX_STREAMS_PER_CONNECTION),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
 )
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
@@ -71,6 +84,7 @@ async def running(
     observer: Observer | None = None,
     listen: str | None = None,
     port: int | None = None,
+    limits: Limits | None = None,
 ) -> AsyncIterator[Running]:
     """Serves a federation inside the block.
 
@@ -81,14 +95,15 @@ async def running(
         listen: address to bind; by default the configured host if that is this machine's loopback, else
             every interface.
         port: port to bind instead of the configured one; 0 lets the system choose.
+        limits: how much callers may have in hand at once.
 
     Raises:
-        ConfigError, CustodyError, CiphertextError: as ``Deployment.load``; CONFIG_INVALID if the folder is
-            served already or the port can't be had.
+        ConfigError, CustodyError, CiphertextError: as ``Deployment.load``; CONFIG_INVALID if a file of the
+            folder can't be read, the folder is served already or the port can't be had.
         ServerError: JOURNAL_INCOMPATIBLE, SPOOL_CORRUPT.
     """
-    observer = observer or Observer()
-    deployment = Deployment.load(directory, rules=rules)
+    observer, limits = observer or Observer(), limits or Limits()
+    deployment = _load(directory, rules)
     with _locked(directory / LOCK_FILE):
         federation_id = deployment.descriptor.federation_id
         journal = JournalThread(Journal.open(directory / JOURNAL_FILE, federation_id=federation_id))
@@ -96,8 +111,13 @@ async def running(
         coordinator = Coordinator(deployment, journal, Spool(directory / SPOOL_FOLDER), workers, observer)
         uploads = Uploads(coordinator)
         health = health_aio.HealthServicer()
-        server = grpc.aio.server(options=_OPTIONS)
-        add_AggregatorServiceServicer_to_server(AggregatorService(coordinator, uploads), server)
+        server = grpc.aio.server(
+            interceptors=[Gate(limits, observer)],
+            options=(*_OPTIONS, ("grpc.max_allowed_incoming_connections", _connections())),
+            # The gate refuses what is too much with a reason; this is for what comes faster than it can.
+            maximum_concurrent_rpcs=2 * limits.calls,
+        )
+        add_AggregatorServiceServicer_to_server(AggregatorService(coordinator, uploads, limits), server)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         try:
             host = deployment.config.host
@@ -137,6 +157,7 @@ async def serve(
         SecaggError, OSError, sqlite3.Error: what kept the server from going on; the journal holds all that
             was answered, so that it can be started again.
     """
+    raise_open_files()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -149,6 +170,28 @@ async def serve(
         if failed.done():
             failed.result()
         _log.info("stopping")
+
+
+def raise_open_files() -> None:
+    """Lets this process open as many files as it may: every connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Where the hard limit is infinite a system may still refuse it as the soft one.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _connections() -> int:
+    """How many connections are let in: half of what may be open, so that strangers can't take it all."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(soft, 2**20) // 2 if soft != resource.RLIM_INFINITY else 2**19
+
+
+def _load(directory: Path, rules: RuleLoader) -> Deployment:
+    try:
+        return Deployment.load(directory, rules=rules)
+    except OSError as error:
+        # Read, never written: what is wrong with it is for whoever set the folder up.
+        raise ConfigError(Code.CONFIG_INVALID, f"{error.filename or directory}: {error.strerror}") from None
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int, identity: ServerIdentity) -> int:

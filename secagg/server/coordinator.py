@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 from secagg._proto import aggregator_pb2 as pb
-from secagg.errors import Code, RoundError, SecaggError
+from secagg.errors import Code, RoundError, SecaggError, is_shortage
 from secagg.plan import RoundPlan, RoundState, Significance, plan_from_proto, plan_to_proto
 from secagg.server.deployment import Deployment
 from secagg.server.events import DeadlinePassed, Event, Failed, Round, Terms, chosen_mask
@@ -23,8 +23,12 @@ from secagg.server.stages import Stages
 from secagg.server.work import RoundJob, payload_bytes
 from secagg.server.workers import Workers
 
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 30.0
+
 _log = logging.getLogger(__name__)
 
+Stage = Callable[[Round], Coroutine[Any, Any, None]]
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -222,7 +226,8 @@ class Coordinator:
                 await self._follow(ended)
 
     async def _follow(self, ended: Round | None) -> None:
-        outcome = what_follows(self.history, rounds=self.deployment.config.rounds)
+        config = self.deployment.config
+        outcome = what_follows(self.history, rounds=config.rounds, max_aborted=config.max_aborted_rounds)
         base = outcome.base_round if isinstance(outcome, Announce) else outcome.last_aggregate_round
         mask = chosen_mask(self._rounds[base], self._rounds[base].masks) if base else b""
         if ended is not None:
@@ -291,18 +296,18 @@ class Coordinator:
             case Effect.AWAIT_CONFIRMATIONS:
                 self._start_deadline(round_, config.confirm_timeout_s)
             case Effect.SCORE:
-                self._run_stage(self._stages.score(round_), round_)
+                self._run_stage(self._stages.score, round_)
             case Effect.SETTLE:
-                self._run_stage(self._stages.settle(round_), round_)
+                self._run_stage(self._stages.settle, round_)
             case Effect.AGGREGATE:
-                self._run_stage(self._stages.aggregate(round_), round_)
+                self._run_stage(self._stages.aggregate, round_)
             case Effect.FINISH:
-                self._run_stage(self._stages.finish(round_), round_)
+                self._run_stage(self._stages.finish, round_)
 
     def _start_deadline(self, round_: Round, timeout_s: float) -> None:
         self._cancel_deadline()
         loop = asyncio.get_running_loop()  # its clock is monotonic
-        self._deadline = loop.call_later(timeout_s, lambda: self._run_stage(self._expire(round_), round_))
+        self._deadline = loop.call_later(timeout_s, lambda: self._run_stage(self._expire, round_))
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:
@@ -315,8 +320,26 @@ class Coordinator:
             if self.current.number == round_.number and self.current.state is round_.state:
                 await self.commit(round_.number, DeadlinePassed(state=round_.state))
 
-    def _run_stage(self, work: Coroutine[Any, Any, None], round_: Round) -> None:
-        self.spawn(work).add_done_callback(lambda task: self._stage_done(task, round_))
+    def _run_stage(self, work: Stage, round_: Round) -> None:
+        self.spawn(self._persist(work, round_)).add_done_callback(lambda task: self._stage_done(task, round_))
+
+    async def _persist(self, work: Stage, round_: Round) -> None:
+        """Repeats a stage for as long as this machine lacks files, disk or memory; every stage can be.
+
+        What follows a round's end has nothing to be aborted, so that it is repeated after any trouble with
+        files: nobody but who runs the server can mend that, and the federation must not end with it.
+        """
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await work(round_)
+            except Exception as error:
+                if not (is_shortage(error) or (round_.state.ended and isinstance(error, OSError))):
+                    raise
+                where = (round_.number, round_.state.name)
+                _log.warning("round %d can't go on from %s; again in %g s", *where, pause_s, exc_info=error)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _stage_done(self, task: asyncio.Task[None], round_: Round) -> None:
         error = None if task.cancelled() else task.exception()
@@ -326,11 +349,15 @@ class Coordinator:
         code = error.code if isinstance(error, SecaggError) else Code.INTERNAL
         _log.error("round %d can't go on from %s", number, stage.name, exc_info=error)
         if stage in (RoundState.SEALED, RoundState.SCORED, RoundState.DECIDED):
-            self.spawn(self.apply(number, Failed(code=code))).add_done_callback(self._give_up_if_failed)
+
+            async def abort(_: Round) -> None:
+                await self.apply(number, Failed(code=code))
+
+            self.spawn(self._persist(abort, round_)).add_done_callback(self._give_up_if_failed)
         else:
             self._give_up(error)
 
-    def _give_up_if_failed(self, task: asyncio.Task[Round]) -> None:
+    def _give_up_if_failed(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._give_up(error)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from secagg.ckks.keys import PublicKey
 from secagg.ckks.profiles import Profile, profile
 from secagg.config import SETTINGS_FILE, FederationConfig, parse_toml
+from secagg.custody.dealing import INITIAL_MODEL_FILE, PUBLIC_KEY_FILE
 from secagg.custody.descriptor import DESCRIPTOR_FILE, Descriptor, SignedDescriptor
 from secagg.custody.roster import Roster
 from secagg.custody.server_identity import ServerIdentity
@@ -22,8 +23,6 @@ from secagg.rule import Rule, RuleLoader, StatisticsRequest
 from secagg.server.spool import digest_of
 from secagg.update import Manifest
 
-INITIAL_MODEL_FILE = "initial_model.npz"
-PUBLIC_KEY_FILE = "ckks_public.key"
 GRANTS_FOLDER = "grants"
 
 

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from pathlib import Path
 
@@ -64,8 +64,10 @@ class Downloads:
             return spool.aggregate(number)
         return None
 
-    async def stream(self, client: str, path: Path, offset: int) -> AsyncIterator[pb.DownloadResponse]:
-        """An artifact's chunks from an offset on; the next one is read while this one is sent.
+    async def stream(self, client: str, path: Path, offset: int) -> AsyncGenerator[pb.DownloadResponse, None]:
+        """An artifact's chunks from an offset on; each is read when the one before it has been sent.
+
+        So a client that asks and does not read holds one chunk.
 
         Raises:
             TransferError: OFFSET_MISMATCH if the offset lies behind the end.
@@ -83,21 +85,15 @@ class Downloads:
             key = (path, status.st_ino, status.st_mtime_ns, status.st_size)
             digest = await self._digest(key)
 
-            def chunk_at(start: int) -> asyncio.Task[pb.DownloadResponse]:
-                return self._chunk(key, start, partial(_read, file, start, status.st_size, digest), reading)
-
-            following = chunk_at(offset)
-            while True:
-                chunk = await following
+            last = False
+            while not last:
+                read = partial(_read, file, offset, status.st_size, digest)
+                chunk = await self._chunk(key, offset, read, reading)
                 size = min(DEFAULT_CHUNK_BYTES, status.st_size - offset)
                 offset += size
                 last = offset == status.st_size
-                if not last:
-                    following = chunk_at(offset)
                 self._coordinator.observer.sent(client, size)
                 yield chunk
-                if last:
-                    return
                 del chunk
         finally:
             if reading:

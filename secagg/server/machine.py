@@ -60,6 +60,8 @@ def step(round_: Round, event: Event, terms: Terms) -> tuple[Round, tuple[Effect
     )
     if after.state is RoundState.SCORED and decided_now:
         return after, (Effect.SETTLE,)
+    if after.state is RoundState.COLLECTING and after.accepted and not round_.accepted:
+        return after, pending(after, terms)
     return after, ()
 
 
@@ -69,7 +71,8 @@ def pending(round_: Round, terms: Terms) -> tuple[Effect, ...]:
         case RoundState.ANNOUNCED:
             return ()
         case RoundState.COLLECTING:
-            return (Effect.AWAIT_UPLOADS,)
+            # An announcement costs nothing; only an accepted update may run the others' clock.
+            return (Effect.AWAIT_UPLOADS,) if round_.accepted else ()
         case RoundState.SEALED:
             return (Effect.SCORE,)
         case RoundState.SCORED:

@@ -9,8 +9,6 @@ from secagg.errors import Code
 from secagg.plan import RoundState
 from secagg.server.events import Round
 
-MAX_ABORTS_IN_A_ROW = 3
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announce:
@@ -29,19 +27,20 @@ class End:
     reason: str
 
 
-def what_follows(history: Sequence[Round], *, rounds: int) -> Announce | End:
+def what_follows(history: Sequence[Round], *, rounds: int, max_aborted: int) -> Announce | End:
     """What comes after these rounds, all ended, in order: another round, or the federation's end.
 
-    The federation ends after ``rounds`` rounds with an aggregate, or ``MAX_ABORTS_IN_A_ROW`` without.
+    The federation ends after ``rounds`` rounds with an aggregate, or after ``max_aborted`` in a row without;
+    0 stands for any number of these.
     """
     closed = [r.number for r in history if r.state is RoundState.CLOSED]
     last = closed[-1] if closed else 0
-    recent = history[-MAX_ABORTS_IN_A_ROW:]
+    recent = history[-max_aborted:] if max_aborted else ()
     if len(closed) >= rounds:
         return End(rounds_closed=len(closed), last_aggregate_round=last, reason="")
-    if len(recent) == MAX_ABORTS_IN_A_ROW and all(r.state is RoundState.ABORTED for r in recent):
+    if recent and len(recent) == max_aborted and all(r.state is RoundState.ABORTED for r in recent):
         code = recent[-1].abort_code or Code.INTERNAL
-        reason = f"{MAX_ABORTS_IN_A_ROW} rounds in a row were aborted, the last with {code.value}"
+        reason = f"{max_aborted} rounds in a row were aborted, the last with {code.value}"
         return End(rounds_closed=len(closed), last_aggregate_round=last, reason=reason)
     number = history[-1].number + 1 if history else 1
     return Announce(number=number, base_round=last)

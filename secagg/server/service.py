@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import lru_cache
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from secagg._proto import aggregator_pb2 as pb
 from secagg._proto.aggregator_pb2_grpc import AggregatorServiceServicer
-from secagg.custody.trust import Peer, peer_from_certificate
+from secagg.custody.trust import Peer
 from secagg.envelope import Ballot, Domain, verify
-from secagg.errors import Code, CustodyError, RoundError, SecaggError
+from secagg.errors import Code, RoundError
 from secagg.plan import DIGEST_BYTES, RoundState, Significance
 from secagg.rpc_status import Boundary
 from secagg.server.coordinator import Coordinator
 from secagg.server.downloads import Downloads
 from secagg.server.events import BallotCast, Confirmation, Confirmed, Round, Vote
+from secagg.server.gate import Limits, peer_of, read_within, reporter
 from secagg.server.uploads import Uploads
 
 MAX_WAIT_S = 30.0
@@ -29,34 +29,28 @@ if TYPE_CHECKING:
 class AggregatorService(AggregatorServiceServicer):
     """``secagg.v1.AggregatorService`` over a coordinator; the contract stands in the proto file.
 
-    Every call first reads the caller from its certificate and looks it up on the roster.
+    Every call first reads the caller from its certificate and looks it up on the roster; streams do so again
+    with every chunk, so that revoking a client ends them.
     """
 
-    def __init__(self, coordinator: Coordinator, uploads: Uploads) -> None:
+    def __init__(self, coordinator: Coordinator, uploads: Uploads, limits: Limits) -> None:
         self._coordinator = coordinator
         self._uploads = uploads
         self._downloads = Downloads(coordinator)
+        self._idle_s = limits.idle_s
 
     @asynccontextmanager
     async def _call(self, context: Context, method: str) -> AsyncIterator[Peer]:
         """The enrolled caller; whatever goes wrong inside becomes a refusal."""
-
-        def report(client: str, error: SecaggError) -> None:
-            ids = {name: value for name, value in error.ids.items() if name in ("round", "upload")}
-            self._coordinator.observer.emit(
-                "refused",
-                method=method,
-                client=client,
-                code=error.code.value,
-                message=error.message,
-                **ids,
-            )
-
-        async with Boundary(context, method, report) as boundary:
-            peer = _peer(context)
+        async with Boundary(context, method, reporter(self._coordinator.observer, method)) as boundary:
+            peer = peer_of(context)
             boundary.peer = peer.name
-            self._coordinator.deployment.roster.require(peer.fingerprint, peer.name)
+            self._require_enrolled(peer)
             yield peer
+
+    def _require_enrolled(self, peer: Peer) -> None:
+        peer.require_unexpired()
+        self._coordinator.deployment.roster.require(peer.fingerprint, peer.name)
 
     async def GetFederation(  # noqa: N802 - the contract's names
         self,
@@ -134,12 +128,21 @@ class AggregatorService(AggregatorServiceServicer):
             return await self._uploads.create(peer, request)
 
     async def SendChunks(  # noqa: N802
-        self, request_iterator: AsyncIterator[pb.SendChunksRequest], context: Context
+        self,
+        request_iterator: AsyncIterator[pb.SendChunksRequest],  # noqa: ARG002 - read from the context
+        context: Context,
     ) -> pb.SendChunksResponse:
         """Appends chunks to an upload."""
         async with self._call(context, "SendChunks") as peer:
-            committed = await self._uploads.send(peer, request_iterator)
+            committed = await self._uploads.send(peer, self._arriving(peer, context))
             return pb.SendChunksResponse(committed_bytes=committed)
+
+    async def _arriving(self, peer: Peer, context: Context) -> AsyncIterator[pb.SendChunksRequest]:
+        while (chunk := await read_within(context, self._idle_s)) is not grpc.aio.EOF:
+            self._require_enrolled(peer)
+            yield chunk
+            # A stream that waits for its next chunk must not keep the last one in memory.
+            del chunk
 
     async def GetUpload(  # noqa: N802
         self, request: pb.GetUploadRequest, context: Context
@@ -161,8 +164,12 @@ class AggregatorService(AggregatorServiceServicer):
         """Streams an artifact."""
         async with self._call(context, "Download") as peer:
             path = self._downloads.find(peer.name, request.kind, request.round)
-            async for chunk in self._downloads.stream(peer.name, path, request.offset):
-                yield chunk
+            # Closed here and now when the reader is gone: its file must not wait for the garbage collector.
+            async with aclosing(self._downloads.stream(peer.name, path, request.offset)) as chunks:
+                async for chunk in chunks:
+                    self._require_enrolled(peer)
+                    yield chunk
+                    del chunk
 
     async def SubmitBallot(  # noqa: N802
         self, request: pb.SubmitBallotRequest, context: Context
@@ -240,16 +247,3 @@ def _wait_s(asked: float) -> float:
     """A wait between 0 and 30 s, whatever number arrived."""
     # Written so that NaN, which compares false with everything, is no wait at all.
     return min(asked, MAX_WAIT_S) if asked > 0.0 else 0.0
-
-
-def _peer(context: Context) -> Peer:
-    certificates = list(context.auth_context().get("x509_pem_cert", ()))
-    if len(certificates) != 1:
-        raise CustodyError(Code.IDENTITY_INVALID, "the connection carries no client certificate")
-    return _peer_of(bytes(certificates[0]))
-
-
-@lru_cache(maxsize=4096)
-def _peer_of(pem: bytes) -> Peer:
-    # The TLS handshake has checked the chain; reading the keys out of it again costs as much as a call.
-    return peer_from_certificate(pem)

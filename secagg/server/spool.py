@@ -81,7 +81,7 @@ class Spool:
         return whole
 
     def write_chunk(self, upload_id: str, offset: int, data: bytes, sha256: bytes) -> None:
-        """Checks a chunk's digest and writes it; not synced, since the whole is checked at the end.
+        """Checks a chunk's digest and writes it; what survives a crash is seen from the file's length.
 
         Raises:
             TransferError: CHUNK_CORRUPT, or UPLOAD_UNKNOWN if the upload was dropped meanwhile; the file
@@ -92,7 +92,7 @@ class Spool:
                 Code.CHUNK_CORRUPT,
                 f"the chunk at offset {offset} does not have the SHA-256 it came with",
                 upload=upload_id,
-                offset=offset,
+                committed_bytes=offset,
             )
         try:
             write_at(self.partial(upload_id), data, offset)

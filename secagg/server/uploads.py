@@ -4,46 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 
 from secagg._proto import aggregator_pb2 as pb
 from secagg.custody.trust import Peer
 from secagg.envelope import PayloadKind, UpdateHeader, update_id
-from secagg.errors import Code, RoundError, SecaggError, TransferError
-from secagg.plan import DIGEST_BYTES, RoundState
+from secagg.errors import Code, RoundError, SecaggError, TransferError, is_shortage
+from secagg.plan import RoundState
 from secagg.server import work
 from secagg.server.admission import check_against_plan, located, refuse_replay, signed_header
 from secagg.server.coordinator import Coordinator, retrieve
 from secagg.server.events import Acceptance, MaskArrived, Round, UploadAccepted, UploadBegun
 from secagg.server.journal import Journal, UploadRecord
+from secagg.server.unfinished import MAX_UPLOAD_ID_CHARS, Upload, check_chunk, closed, unknown
 
-MAX_UPLOAD_ID_CHARS = 64
 WRITES_AT_ONCE = 4
-
-
-@dataclass(slots=True, kw_only=True)
-class Upload:
-    """An unfinished upload.
-
-    Args:
-        committed: bytes safely stored; grows by whole chunks.
-        lock: held while a chunk is written or the whole is checked, so that a connection which was cut
-            and its successor can't write over each other.
-        finishing: the check in progress, which repeated calls of FinishUpload share.
-    """
-
-    record: UploadRecord
-    header: UpdateHeader
-    chunk_bytes: int
-    committed: int
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    finishing: asyncio.Task[bytes] | None = None
-
-    @property
-    def is_mask(self) -> bool:
-        """True if the payload is a proposed mask."""
-        return self.header.kind is PayloadKind.MASK
 
 
 class Uploads:
@@ -52,10 +31,11 @@ class Uploads:
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
         self._open: dict[str, Upload] = {}
-        # One announcement at a time: replacing an upload and checking for it must not interleave.
-        self._creating = asyncio.Lock()
+        # One announcement of a client and kind at a time: replacing an upload and checking for it must not
+        # interleave. Only enrolled clients get here, so the locks are few.
+        self._creating: defaultdict[tuple[str, PayloadKind], asyncio.Lock] = defaultdict(asyncio.Lock)
         # More writes at once would not be faster, and each holds a chunk in memory.
-        self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
+        self._writers = ThreadPoolExecutor(WRITES_AT_ONCE, thread_name_prefix="spool")
         coordinator.when_ended = self.drop_round
 
     async def recover(self, records: Sequence[UploadRecord]) -> None:
@@ -77,17 +57,25 @@ class Uploads:
             SecaggError: as the contract of CreateUpload says.
         """
         header = signed_header(peer, request, self._coordinator.deployment.descriptor.federation_id)
+        lock = self._creating[header.client, header.kind]
+        # Not shielded: calls that are cancelled while they queue leave the queue.
+        await lock.acquire()
+        # Shielded: a client that goes away must not leave an upload half announced.
+        creating = self._coordinator.spawn(self._create(header, request))
+        creating.add_done_callback(retrieve)
+        creating.add_done_callback(lambda _: lock.release())
         try:
-            # Shielded: a client that goes away must not leave an upload half announced.
-            creating = self._coordinator.spawn(self._create(header, request))
-            creating.add_done_callback(retrieve)
             return await asyncio.shield(creating)
         except SecaggError as error:
             raise located(error, header) from None
 
     async def _create(self, header: UpdateHeader, request: pb.CreateUploadRequest) -> pb.CreateUploadResponse:
         coordinator = self._coordinator
-        async with self._creating:
+        async with AsyncExitStack() as held:
+            for old in self._unfinished(header):
+                # A write or check of what may be replaced ends first: its file's final name is that of every
+                # upload with the same header.
+                await held.enter_async_context(old.lock)
             plan, round_ = coordinator.plan(request.round), coordinator.round(request.round)
             known = await coordinator.journal.call(
                 Journal.upload_by_key, header.client, request.idempotency_key
@@ -150,36 +138,53 @@ class Uploads:
             TransferError, RoundError: as the contract of SendChunks says; the chunks before stay.
         """
         upload: Upload | None = None
-        writing: asyncio.Task[None] | None = None
+        writing: asyncio.Future[None] | None = None
         async for chunk in chunks:
             if upload is None:
                 upload = self._find(peer, chunk.upload_id)
             if chunk.upload_id != upload.record.upload_id:
                 raise RoundError(Code.REQUEST_MALFORMED, "one stream carries chunks of one upload only")
             if writing is not None:
-                await writing
-            writing = self._coordinator.spawn(self._take(upload, chunk))
-            # If the stream is cut here the write goes on; nobody will ask for its result then.
-            writing.add_done_callback(retrieve)
+                await asyncio.shield(writing)
+            writing = await self._write(upload, chunk)
             # A stream that waits for its next chunk must not keep the last one in memory.
             del chunk
         if upload is None or writing is None:
             raise RoundError(Code.REQUEST_MALFORMED, "the stream ended without a chunk")
-        await writing
+        await asyncio.shield(writing)
         return upload.committed
 
-    async def _take(self, upload: Upload, chunk: pb.SendChunksRequest) -> None:
-        async with upload.lock, self._writing:
-            # protobuf copies the bytes whenever it is asked for them: once, and not before it is our turn.
-            data, offset, sha256 = chunk.data, chunk.offset, chunk.sha256
-            del chunk
+    async def _write(self, upload: Upload, chunk: pb.SendChunksRequest) -> asyncio.Future[None]:
+        """Begins to write a chunk; the upload stays locked until that is done.
+
+        What is returned must be shielded when it is awaited: a stream that is cut must not release the lock
+        while its thread still writes.
+        """
+        with ExitStack() as stack:
+            await upload.lock.acquire()
+            stack.callback(upload.lock.release)
+            self._require_current(upload)
             self._require_open(self._coordinator.round(upload.record.round), upload.header)
-            _check_chunk(upload, offset, len(data), sha256)
-            await self._coordinator.in_thread(
-                self._coordinator.spool.write_chunk, upload.record.upload_id, offset, data, sha256
+            # protobuf copies the bytes whenever it is asked for them, so it is asked once.
+            data = chunk.data
+            check_chunk(upload, chunk.offset, len(data), chunk.sha256)
+            writing = asyncio.get_running_loop().run_in_executor(
+                self._writers,
+                self._coordinator.spool.write_chunk,
+                upload.record.upload_id,
+                chunk.offset,
+                data,
+                chunk.sha256,
             )
-            upload.committed += len(data)
-        self._coordinator.observer.received(upload.record.client, len(data))
+            writing.add_done_callback(partial(self._written, upload, len(data)))
+            stack.pop_all()
+        return writing
+
+    def _written(self, upload: Upload, size: int, writing: asyncio.Future[None]) -> None:
+        upload.lock.release()
+        if not writing.cancelled() and writing.exception() is None:
+            upload.committed += size
+            self._coordinator.observer.received(upload.record.client, size)
 
     async def status(self, peer: Peer, upload_id: str) -> pb.GetUploadResponse:
         """How far an upload has come.
@@ -217,6 +222,7 @@ class Uploads:
     async def _finish(self, upload: Upload) -> bytes:
         try:
             async with upload.lock:
+                self._require_current(upload)
                 if upload.committed != upload.header.payload_bytes:
                     raise TransferError(
                         Code.UPLOAD_INCOMPLETE,
@@ -236,18 +242,24 @@ class Uploads:
             if upload.is_mask
             else coordinator.spool.update(record.round, update_id(upload.header))
         )
+        published = False
         try:
             self._require_open(coordinator.round(record.round), upload.header)
             await self._check(upload)
+            published = True
             await coordinator.in_thread(coordinator.spool.publish, partial, final)
             await self._accept(upload)
-        except SecaggError:
-            accepted = coordinator.round(record.round).accepted
-            if not upload.is_mask and update_id(upload.header) not in [a.update_id for a in accepted]:
+        except (SecaggError, OSError) as error:
+            if is_shortage(error) and coordinator.spool.partial(record.upload_id).exists():
+                # The payload is whole and in place: the client is asked to repeat the call later.
+                raise
+            # Only what this very upload put there: a file of that name may be an accepted update.
+            accepted = [a.update_id for a in coordinator.round(record.round).accepted]
+            if published and not upload.is_mask and update_id(upload.header) not in accepted:
                 await coordinator.in_thread(coordinator.spool.drop, final)
             await self._drop(upload)
             raise
-        del self._open[record.upload_id]
+        self._open.pop(record.upload_id, None)
         coordinator.observer.emit(
             "accepted",
             round=record.round,
@@ -306,9 +318,7 @@ class Uploads:
 
     async def _forget_replaced(self, record: UploadRecord) -> None:
         """The journal has replaced the client's unfinished upload of this kind; so do memory and spool."""
-        for old in [
-            u for u in self._open.values() if (u.record.client, u.record.kind) == (record.client, record.kind)
-        ]:
+        for old in self._unfinished(UpdateHeader.from_bytes(record.header)):
             del self._open[old.record.upload_id]
             await self._coordinator.in_thread(
                 self._coordinator.spool.drop, self._coordinator.spool.partial(old.record.upload_id)
@@ -325,7 +335,7 @@ class Uploads:
         number = round_.number
         if header.kind is PayloadKind.MASK:
             if round_.state is not RoundState.AGGREGATED:
-                raise _closed(round_)
+                raise closed(round_)
             if round_.confirmed.get(header.client) != header.content_sha256:
                 raise TransferError(
                     Code.MASK_MISMATCH, f"this mask was not proposed when round {number} was confirmed"
@@ -333,50 +343,32 @@ class Uploads:
         elif header.client in round_.contributors:
             raise TransferError(Code.UPLOAD_DUPLICATE, f"round {number} has an update of this client already")
         elif round_.state not in (RoundState.ANNOUNCED, RoundState.COLLECTING):
-            raise _closed(round_)
+            raise closed(round_)
+
+    def _unfinished(self, header: UpdateHeader) -> list[Upload]:
+        """This client's unfinished uploads of this kind; one, or none."""
+        return [
+            upload
+            for upload in self._open.values()
+            if (upload.header.client, upload.header.kind) == (header.client, header.kind)
+        ]
+
+    def _require_current(self, upload: Upload) -> None:
+        """Refuses to go on with an upload that was replaced or dropped while its lock was waited for."""
+        if self._open.get(upload.record.upload_id) is not upload:
+            raise unknown(upload.record.upload_id)
 
     def _find(self, peer: Peer, upload_id: str) -> Upload:
         upload = self._open.get(upload_id)
         if upload is None or upload.record.client != peer.name:
-            raise _unknown(upload_id)
+            raise unknown(upload_id)
         return upload
 
     async def _accepted(self, peer: Peer, upload_id: str) -> UpdateHeader:
         """The header of an accepted upload of this client."""
         if len(upload_id) > MAX_UPLOAD_ID_CHARS:
-            raise _unknown(upload_id)
+            raise unknown(upload_id)
         record = await self._coordinator.journal.call(Journal.upload, upload_id)
         if record is None or not record.accepted or record.client != peer.name:
-            raise _unknown(upload_id)
+            raise unknown(upload_id)
         return UpdateHeader.from_bytes(record.header)
-
-
-def _check_chunk(upload: Upload, offset: int, size: int, sha256: bytes) -> None:
-    ids: dict[str, object] = {"upload": upload.record.upload_id, "committed_bytes": upload.committed}
-    if offset != upload.committed:
-        raise TransferError(
-            Code.OFFSET_MISMATCH,
-            f"the chunk begins at {offset}; {upload.committed} bytes are committed",
-            **ids,
-        )
-    expected = min(upload.chunk_bytes, upload.header.payload_bytes - upload.committed)
-    if size > expected:
-        raise TransferError(Code.CHUNK_OVERSIZED, f"the chunk has {size} bytes; {expected} are due", **ids)
-    if size < expected or not size:
-        raise TransferError(Code.CHUNK_TRUNCATED, f"the chunk has {size} bytes; {expected} are due", **ids)
-    if len(sha256) != DIGEST_BYTES:
-        raise RoundError(
-            Code.REQUEST_MALFORMED, f"the chunk's SHA-256 has {len(sha256)} bytes, not {DIGEST_BYTES}"
-        )
-
-
-def _closed(round_: Round) -> RoundError:
-    return RoundError(
-        Code.ROUND_CLOSED, f"round {round_.number} takes no such upload; it is {round_.state.name}"
-    )
-
-
-def _unknown(upload_id: str) -> TransferError:
-    return TransferError(
-        Code.UPLOAD_UNKNOWN, "there is no such upload of this client", upload=upload_id[:MAX_UPLOAD_ID_CHARS]
-    )

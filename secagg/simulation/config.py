@@ -113,4 +113,6 @@ class RunConfig(BaseModel):
             collect_timeout_s=self.round_timeout_s,
             ballot_timeout_s=self.round_timeout_s,
             confirm_timeout_s=self.round_timeout_s,
+            # A run must come to an end: what aborts here aborts again.
+            max_aborted_rounds=3,
         )

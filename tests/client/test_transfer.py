@@ -229,9 +229,13 @@ def test_client_killed_after_acceptance_goes_on_without_sending_anything(federat
 
 def test_update_of_a_round_that_is_over_is_dropped(federation, tmp_path):
     """A client that comes back too late for its sealed update trains for the round there is now."""
-    fed = federation(MODEL, ["alice"], collect_timeout_s=3.0)
+    fed = federation(MODEL, ["alice", "bob"], collect_timeout_s=8.0, min_clients=2)
     server = fed.serve()
-    (tmp_path / "counting_trainer.py").write_text(TRAINER)
+    for folder in (tmp_path, tmp_path / "bob"):
+        folder.mkdir(exist_ok=True)
+        (folder / "counting_trainer.py").write_text(TRAINER)
+    other = fed.join("bob", "counting_trainer:train", tmp_path / "bob")
+    server.wait_for("accepted", round=1, client="bob")
     fed.wire.limit(BUDGET)
     first = fed.join("alice", "counting_trainer:train", tmp_path)
     assert fed.wire.stalled.wait(60)
@@ -241,6 +245,6 @@ def test_update_of_a_round_that_is_over_is_dropped(federation, tmp_path):
 
     second = fed.join("alice", "counting_trainer:train", tmp_path)
     second.wait_for("round_done", round=2)
-    assert second.wait() == 0
+    assert second.wait() == 0 and other.wait() == 0
     assert second.named("outbox_stale") and not second.named("round_missed")
     assert (tmp_path / "trainings").read_text() == "1\n2\n"

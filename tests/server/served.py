@@ -19,6 +19,7 @@ from secagg.errors import Code, SecaggError
 from secagg.model_file import save_model
 from secagg.plan import RoundPlan, RoundState
 from secagg.server.app import Running, running
+from secagg.server.gate import Limits
 from secagg.server.observer import Observer
 
 MODEL = {
@@ -84,10 +85,10 @@ Serve = Callable[..., AbstractAsyncContextManager[Live]]
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[Live]:
+async def serving(folder: Path, limits: Limits | None = None) -> AsyncIterator[Live]:
     """Serves an existing federation in this process."""
     events = Recorder()
-    async with running(folder / "server", rules=load_rule, observer=events) as server:
+    async with running(folder / "server", rules=load_rule, observer=events, limits=limits) as server:
         live = Live(folder, server, events)
         try:
             yield live

@@ -192,9 +192,9 @@ def test_no_sequence_of_events_breaks_a_promise(data: st.DataObject, terms: Term
 @settings(deadline=None)
 @given(data=st.data(), terms=terms)
 def test_a_round_always_has_a_way_to_its_end(data: st.DataObject, terms: Terms) -> None:
-    """Deadlines and the server's own results alone bring every round that has begun to an end."""
+    """Deadlines and the server's own results alone bring every round with an update in it to an end."""
     round_, _ = step(Round(number=1), UploadBegun(), terms)
-    for client in data.draw(st.lists(clients, unique=True)):
+    for client in data.draw(st.lists(clients, unique=True, min_size=1)):
         if round_.state is S.COLLECTING:
             event = UploadAccepted(acceptance=acceptance(client), enrolled=frozenset(CLIENTS))
             round_, _ = step(round_, event, terms)
@@ -236,6 +236,19 @@ def sealed(terms: Terms = TWO) -> Round:
 def test_a_round_is_sealed_by_the_last_enrolled_client() -> None:
     """Nobody waits for a deadline when nobody is missing."""
     assert sealed().state is S.SEALED
+
+
+def test_the_first_accepted_update_starts_the_deadline() -> None:
+    """Not an announcement, which costs nothing, and not a later update; after a restart likewise."""
+    begun, effects = step(Round(number=1), UploadBegun(), TWO)
+    assert begun.state is S.COLLECTING
+    assert effects == pending(begun, TWO) == ()
+    first = UploadAccepted(acceptance=acceptance("a"), enrolled=frozenset(CLIENTS))
+    one, effects = step(begun, first, TWO)
+    assert effects == pending(one, TWO) == (Effect.AWAIT_UPLOADS,)
+    assert step(one, UploadBegun(), TWO)[1] == ()
+    _, effects = step(one, UploadAccepted(acceptance=acceptance("b"), enrolled=frozenset(CLIENTS)), TWO)
+    assert effects == ()
 
 
 def test_too_few_enrolled_clients_do_not_seal() -> None:
@@ -296,14 +309,19 @@ def ended(number: int, state: S) -> Round:
     return Round(number=number, state=state, abort_code=Code.NO_DECISION if state is S.ABORTED else None)
 
 
-def test_the_federation_ends_after_its_rounds_or_three_aborts_in_a_row() -> None:
-    """Aborted rounds keep the base and do not count; three in a row are the end."""
-    assert what_follows([], rounds=2) == Announce(number=1, base_round=0)
+def test_the_federation_ends_after_its_rounds_or_as_many_aborts_as_it_is_set_to() -> None:
+    """Aborted rounds keep the base and do not count; as many in a row as set are the end, with 0 none is."""
+    assert what_follows([], rounds=2, max_aborted=3) == Announce(number=1, base_round=0)
     history = [ended(1, S.CLOSED), ended(2, S.ABORTED), ended(3, S.ABORTED)]
-    assert what_follows(history, rounds=2) == Announce(number=4, base_round=1)
+    assert what_follows(history, rounds=2, max_aborted=3) == Announce(number=4, base_round=1)
     done = [*history, ended(4, S.CLOSED)]
-    assert what_follows(done, rounds=2) == End(rounds_closed=2, last_aggregate_round=4, reason="")
-    outcome = what_follows([*history, ended(4, S.ABORTED)], rounds=2)
+    assert what_follows(done, rounds=2, max_aborted=3) == End(
+        rounds_closed=2, last_aggregate_round=4, reason=""
+    )
+    aborted = [*history, ended(4, S.ABORTED)]
+    assert what_follows(aborted, rounds=2, max_aborted=0) == Announce(number=5, base_round=1)
+    assert what_follows(aborted, rounds=2, max_aborted=4) == Announce(number=5, base_round=1)
+    outcome = what_follows(aborted, rounds=2, max_aborted=3)
     assert isinstance(outcome, End)
     assert outcome.last_aggregate_round == 1
     assert "NO_DECISION" in outcome.reason

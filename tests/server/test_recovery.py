@@ -18,6 +18,7 @@ from served import Live, Serve, make_federation, serving
 
 from defenses import load_rule
 from secagg._proto import aggregator_pb2 as pb
+from secagg.ckks.profiles import profile
 from secagg.envelope import PayloadKind
 from secagg.errors import Code, ConfigError, ServerError
 from secagg.plan import RoundPlan, RoundState
@@ -133,9 +134,9 @@ async def test_a_lost_aggregate_stops_the_server(tmp_path: Path) -> None:
     assert caught.value.code is Code.SPOOL_CORRUPT
 
 
-async def test_too_few_clients_abort_and_three_aborts_end_the_federation(serve: Serve) -> None:
-    """Each aborted round keeps the base; the third is the end, with the reason."""
-    async with serve(clients=3, protect="plain", rule="mean") as live:
+async def test_too_few_clients_abort_and_the_set_number_of_aborts_ends_the_federation(serve: Serve) -> None:
+    """Each aborted round keeps the base; the third is the end here, with the reason."""
+    async with serve(clients=3, protect="plain", rule="mean", max_aborted_rounds=3) as live:
         client = live.clients[0]
         for number in (1, 2, 3):
             plan = await client.plan(after=number - 1)
@@ -151,17 +152,55 @@ async def test_too_few_clients_abort_and_three_aborts_end_the_federation(serve: 
         assert not list((live.folder / "server/spool/updates").iterdir())
 
 
-async def test_a_deadline_runs_from_the_first_upload(serve: Serve) -> None:
-    """A round nobody has begun waits for ever; one that was begun ends on the server's own clock."""
+async def test_a_deadline_runs_from_the_first_accepted_update(serve: Serve) -> None:
+    """A client that only announces can't run the others' clock; an update ends the wait for more."""
     async with serve(clients=2, protect="plain", rule="mean", collect_timeout_s=0.2) as live:
         client = live.clients[0]
         plan = await client.plan()
-        request = pb.AwaitRoundRequest(round=1, state=pb.ROUND_STATE_COLLECTING, wait_s=0.6)
-        assert (await client.stub.AwaitRound(request)).state == RoundState.ANNOUNCED
-        await client.create(client.seal(plan, flat_of(plan, 0)))
+        await live.clients[1].create(live.clients[1].seal(plan, flat_of(plan, 1)))
+        request = pb.AwaitRoundRequest(round=1, state=pb.ROUND_STATE_SEALED, wait_s=0.6)
+        assert (await client.stub.AwaitRound(request)).state == RoundState.COLLECTING
+        waiting = await client.stub.AwaitPlan(pb.AwaitPlanRequest())
+        assert waiting.plan.collect_remaining_s == 0.0
+        await client.upload(client.seal(plan, flat_of(plan, 0)))
         assert (await client.reach(1, RoundState.ABORTED)).abort_code == Code.NOT_ENOUGH_CLIENTS
         await client.plan(after=1)
         assert not list((live.folder / "server/spool/partial").iterdir())
+
+
+async def test_a_real_deadline_closes_the_round_with_whoever_came(serve: Serve) -> None:
+    """Three are enrolled, two come: the server's clock seals, and the aggregate is the mean of the two."""
+    settings = {"protect": "full", "rule": "mean", "collect_timeout_s": 2.0, "confirm_timeout_s": 0.2}
+    async with serve(clients=3, **settings) as live:
+        plan = await live.clients[0].plan()
+        flats = [flat_of(plan, seed) for seed in (1, 2)]
+        for client, flat in zip(live.clients, flats, strict=False):
+            await client.upload(client.seal(plan, flat))
+        await live.clients[2].reach(1, RoundState.AGGREGATED)
+        opened = await live.clients[2].open(plan)
+        weights = np.array(list(live.events.named("decided")[-1]["weights"].values()))
+        bound = profile(plan.profile).error_bound(plan.manifest.size, weights, 1.0)
+        assert np.abs(opened - np.mean(flats, axis=0, dtype=np.float64)).max() <= bound + 2.0**-24
+        assert (await live.clients[0].reach(1, RoundState.CLOSED)).state == RoundState.CLOSED
+
+
+async def test_trouble_with_files_after_a_round_ends_nothing(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server tries again until whoever runs it has mended what is wrong; then the next round comes."""
+    async with serve(clients=2, rule="mean", protect="plain", rounds=2) as live:
+        client = live.clients[0]
+        obstacle = live.folder / "server/spool/scratch/folder"
+        await upload_all(live, await client.plan())
+        await client.reach(1, RoundState.AGGREGATED)
+        obstacle.mkdir()
+        for one in live.clients:
+            await one.confirm(1)
+        answer = await client.stub.AwaitPlan(pb.AwaitPlanRequest(after_round=1, wait_s=0.5))
+        assert answer.WhichOneof("outcome") is None
+        assert caplog.text.count("round 1 can't go on from CLOSED; again in") >= 2
+        obstacle.rmdir()
+        assert (await client.plan(after=1)).base_round == 1
 
 
 async def test_a_round_goes_on_with_whoever_came_in_time(serve: Serve) -> None:

@@ -58,17 +58,19 @@ def test_nothing_is_written_to_a_file_that_is_gone(tmp_path: Path) -> None:
     assert not (tmp_path / "gone").exists()
 
 
-def test_a_corrupt_chunk_leaves_the_file_alone(spool: Spool) -> None:
-    """The digest is checked before a byte is written."""
+def test_a_chunk_that_is_corrupt_or_late_changes_nothing(spool: Spool) -> None:
+    """Its digest is checked before a byte is written; after the upload was dropped it makes no new file."""
     spool.begin("a")
     spool.write_chunk("a", 0, b"good", hashlib.sha256(b"good").digest())
     with pytest.raises(TransferError) as caught:
         spool.write_chunk("a", 0, b"evil", bytes(32))
     assert caught.value.code is Code.CHUNK_CORRUPT
     assert spool.partial("a").read_bytes() == b"good"
+    spool.drop(spool.partial("a"))
     with pytest.raises(TransferError) as caught:
-        spool.write_chunk("b", 0, b"late", hashlib.sha256(b"late").digest())
+        spool.write_chunk("a", 4, b"late", hashlib.sha256(b"late").digest())
     assert caught.value.code is Code.UPLOAD_UNKNOWN
+    assert not spool.partial("a").exists()
 
 
 @pytest.mark.parametrize(

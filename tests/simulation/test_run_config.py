@@ -87,3 +87,8 @@ def test_names_sort_in_the_order_of_indices():
 def test_the_seed_chooses_the_attackers():
     assert RunConfig(poison="ipm:0.3").malicious == RunConfig(poison="ipm:0.3").malicious
     assert len({RunConfig(poison="ipm:0.3", seed=seed).malicious for seed in range(9)}) > 1
+
+
+def test_a_run_whose_rounds_are_aborted_ends() -> None:
+    """Nobody is there to mend it: three aborted rounds in a row are the end, unlike in a federation."""
+    assert RunConfig().federation.max_aborted_rounds == 3
