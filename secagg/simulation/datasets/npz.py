@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from math import prod
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from secagg.errors import Code, ConfigError
+from secagg.model_file import UNREADABLE
 from secagg.simulation.datasets.dataset import Dataset, dataset_of, malformed
 
 MAX_BYTES = 2 * 2**30
@@ -34,10 +34,10 @@ def load_npz(path: Path) -> Dataset:
             if lacking:
                 raise malformed(str(path), f"it lacks the arrays {', '.join(lacking)}; it holds {names[:10]}")
             x, y = (_array(path, archive, name) for name in ("x", "y"))
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise malformed(str(path), f"it is no readable .npz: {error}") from None
     except OSError as error:
         raise ConfigError(Code.DATA_MISSING, f"{path} can't be read: {error.strerror}") from None
+    except UNREADABLE as error:
+        raise malformed(str(path), f"it is no readable .npz: {error}") from None
     return dataset_of(path.stem, x, y)
 
 
