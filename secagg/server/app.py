@@ -206,7 +206,9 @@ def _bind(server: grpc.aio.Server, host: str, port: int, identity: ServerIdentit
     except RuntimeError:
         bound = 0
     if not bound:
-        raise ConfigError(Code.CONFIG_INVALID, f"can't listen on {place}; is the port free, and the name known here?")
+        raise ConfigError(
+            Code.CONFIG_INVALID, f"can't listen on {place}; is the port free, and the name known here?"
+        )
     return bound
 
 
