@@ -63,7 +63,13 @@ class Deployment:
             CustodyError: DESCRIPTOR_INVALID, IDENTITY_INVALID.
             CiphertextError: KEY_MALFORMED.
         """
-        config = parse_toml(FederationConfig, directory / SETTINGS_FILE)
+        settings = directory / SETTINGS_FILE
+        if not settings.exists():
+            raise ConfigError(
+                Code.CONFIG_INVALID,
+                f"{settings} is missing: give the server folder of a federation that was dealt (secagg deal)",
+            )
+        config = parse_toml(FederationConfig, settings)
         identity = ServerIdentity.load(directory)
         signed = SignedDescriptor.load(directory / DESCRIPTOR_FILE)
         descriptor = signed.open(identity.anchor)
