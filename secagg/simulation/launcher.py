@@ -19,6 +19,8 @@ from secagg.simulation.result import write_result
 from secagg.simulation.rows import Row, Rows, detection
 
 SERVER = "server"
+EXPECTED_REFUSALS = frozenset({Code.ROUND_CLOSED, Code.UPLOAD_UNKNOWN})
+"""What a client hears that is late with a mask or an update nobody waits for any more; not worth a line."""
 START_TIMEOUT_S = 120.0
 """How long the server may take to listen; it loads keys and starts its crypto workers."""
 
@@ -165,7 +167,7 @@ class _Federation:
             self._state(fields)
         elif event == "decided":
             self._measured.decided(int(fields["round"]), fields["weights"])
-        elif event == "refused" and fields.get("code") != Code.ROUND_CLOSED:
+        elif event == "refused" and fields.get("code") not in EXPECTED_REFUSALS:
             # Who comes too late says so itself; that one mask proposal was enough is no news.
             self._display.note(
                 f"refused: {fields.get('client')}: {fields.get('code')}: {fields.get('message')}"
