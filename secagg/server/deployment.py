@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
-
 from secagg.ckks.keys import PublicKey
 from secagg.ckks.profiles import Profile, profile
 from secagg.config import SETTINGS_FILE, FederationConfig, parse_toml
@@ -106,10 +103,6 @@ class Deployment:
     def grant_path(self, client: str) -> Path:
         """Where a client's sealed copy of the secret key lies; the name is one a certificate may carry."""
         return self.directory / GRANTS_FOLDER / client
-
-    def initial_flat(self) -> NDArray[np.float32]:
-        """The initial model as one vector, float32 [d]."""
-        return self.manifest.flatten(load_model(self.initial_model_path))
 
     def _check(self) -> None:
         config, descriptor = self.config, self.descriptor

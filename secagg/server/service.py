@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -14,11 +14,10 @@ from secagg.custody.trust import Peer
 from secagg.envelope import Ballot, Domain, verify
 from secagg.errors import Code, RoundError
 from secagg.plan import DIGEST_BYTES, RoundState, Significance
-from secagg.rpc_status import Boundary
 from secagg.server.coordinator import Coordinator
 from secagg.server.downloads import Downloads
 from secagg.server.events import BallotCast, Confirmation, Confirmed, Round, Vote
-from secagg.server.gate import Limits, peer_of, read_within, reporter
+from secagg.server.gate import Limits, peer_of, read_within
 from secagg.server.uploads import Uploads
 
 MAX_WAIT_S = 30.0
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
 class AggregatorService(AggregatorServiceServicer):
     """``secagg.v1.AggregatorService`` over a coordinator; the contract stands in the proto file.
+
+    What goes wrong in a call becomes its refusal in the ``Gate`` that stands before all of them.
 
     Every call first reads the caller from its certificate and looks it up on the roster; streams do so again
     with every chunk, so that revoking a client ends them.
@@ -39,14 +40,11 @@ class AggregatorService(AggregatorServiceServicer):
         self._downloads = Downloads(coordinator)
         self._idle_s = limits.idle_s
 
-    @asynccontextmanager
-    async def _call(self, context: Context, method: str) -> AsyncIterator[Peer]:
-        """The enrolled caller; whatever goes wrong inside becomes a refusal."""
-        async with Boundary(context, method, reporter(self._coordinator.observer, method)) as boundary:
-            peer = peer_of(context)
-            boundary.peer = peer.name
-            self._require_enrolled(peer)
-            yield peer
+    def _caller(self, context: Context) -> Peer:
+        """Who calls, enrolled and unexpired."""
+        peer = peer_of(context)
+        self._require_enrolled(peer)
+        return peer
 
     def _require_enrolled(self, peer: Peer) -> None:
         peer.require_unexpired()
@@ -58,74 +56,70 @@ class AggregatorService(AggregatorServiceServicer):
         context: Context,
     ) -> pb.GetFederationResponse:
         """What this federation is."""
-        async with self._call(context, "GetFederation") as peer:
-            signed = self._coordinator.deployment.signed_descriptor
-            return pb.GetFederationResponse(
-                descriptor_bytes=signed.data, descriptor_signature=signed.signature, client=peer.name
-            )
+        peer = self._caller(context)
+        signed = self._coordinator.deployment.signed_descriptor
+        return pb.GetFederationResponse(
+            descriptor_bytes=signed.data, descriptor_signature=signed.signature, client=peer.name
+        )
 
     async def AwaitPlan(  # noqa: N802
         self, request: pb.AwaitPlanRequest, context: Context
     ) -> pb.AwaitPlanResponse:
         """Waits for a round the caller can join, or one it has joined that goes on."""
-        async with self._call(context, "AwaitPlan") as peer:
-            coordinator = self._coordinator
+        peer = self._caller(context)
+        coordinator = self._coordinator
 
-            def joinable() -> bool:
-                return _joinable(coordinator.current, peer.name, request.after_round)
+        def joinable() -> bool:
+            return _joinable(coordinator.current, peer.name, request.after_round)
 
-            await coordinator.wait_for(
-                lambda: coordinator.end is not None or joinable(), _wait_s(request.wait_s)
-            )
-            if joinable():
-                return pb.AwaitPlanResponse(plan=coordinator.plan_message(coordinator.current.number))
-            if coordinator.end is not None:
-                end = coordinator.end
-                return pb.AwaitPlanResponse(
-                    end=pb.FederationEnd(
-                        rounds_closed=end.rounds_closed,
-                        last_aggregate_round=end.last_aggregate_round,
-                        reason=end.reason,
-                    )
+        await coordinator.wait_for(lambda: coordinator.end is not None or joinable(), _wait_s(request.wait_s))
+        if joinable():
+            return pb.AwaitPlanResponse(plan=coordinator.plan_message(coordinator.current.number))
+        if coordinator.end is not None:
+            end = coordinator.end
+            return pb.AwaitPlanResponse(
+                end=pb.FederationEnd(
+                    rounds_closed=end.rounds_closed,
+                    last_aggregate_round=end.last_aggregate_round,
+                    reason=end.reason,
                 )
-            return pb.AwaitPlanResponse()
+            )
+        return pb.AwaitPlanResponse()
 
     async def AwaitRound(  # noqa: N802
         self, request: pb.AwaitRoundRequest, context: Context
     ) -> pb.AwaitRoundResponse:
         """Waits until a round has come as far as asked."""
-        async with self._call(context, "AwaitRound") as peer:
-            number = request.round
-            if request.state not in pb.RoundState.values():
-                raise RoundError(
-                    Code.REQUEST_MALFORMED, f"round state {request.state} is unknown", round=number
-                )
+        peer = self._caller(context)
+        number = request.round
+        if request.state not in pb.RoundState.values():
+            raise RoundError(Code.REQUEST_MALFORMED, f"round state {request.state} is unknown", round=number)
 
-            def reached() -> bool:
-                state = self._coordinator.round(number).state
-                return state.ended or state >= request.state
+        def reached() -> bool:
+            state = self._coordinator.round(number).state
+            return state.ended or state >= request.state
 
-            await self._coordinator.wait_for(reached, _wait_s(request.wait_s))
-            round_ = self._coordinator.round(number)
-            contributor = peer.name in round_.contributors
-            return pb.AwaitRoundResponse(
-                state=pb.RoundState.ValueType(round_.state),
-                contributor=contributor,
-                ballot_wanted=(
-                    contributor
-                    and self._coordinator.terms.ballots
-                    and round_.state is RoundState.SCORED
-                    and peer.name not in round_.voters
-                ),
-                abort_code=round_.abort_code.value if round_.abort_code else "",
-            )
+        await self._coordinator.wait_for(reached, _wait_s(request.wait_s))
+        round_ = self._coordinator.round(number)
+        contributor = peer.name in round_.contributors
+        return pb.AwaitRoundResponse(
+            state=pb.RoundState.ValueType(round_.state),
+            contributor=contributor,
+            ballot_wanted=(
+                contributor
+                and self._coordinator.terms.ballots
+                and round_.state is RoundState.SCORED
+                and peer.name not in round_.voters
+            ),
+            abort_code=round_.abort_code.value if round_.abort_code else "",
+        )
 
     async def CreateUpload(  # noqa: N802
         self, request: pb.CreateUploadRequest, context: Context
     ) -> pb.CreateUploadResponse:
         """Announces an upload."""
-        async with self._call(context, "CreateUpload") as peer:
-            return await self._uploads.create(peer, request)
+        peer = self._caller(context)
+        return await self._uploads.create(peer, request)
 
     async def SendChunks(  # noqa: N802
         self,
@@ -133,9 +127,9 @@ class AggregatorService(AggregatorServiceServicer):
         context: Context,
     ) -> pb.SendChunksResponse:
         """Appends chunks to an upload."""
-        async with self._call(context, "SendChunks") as peer:
-            committed = await self._uploads.send(peer, self._arriving(peer, context))
-            return pb.SendChunksResponse(committed_bytes=committed)
+        peer = self._caller(context)
+        committed = await self._uploads.send(peer, self._arriving(peer, context))
+        return pb.SendChunksResponse(committed_bytes=committed)
 
     async def _arriving(self, peer: Peer, context: Context) -> AsyncIterator[pb.SendChunksRequest]:
         while (chunk := await read_within(context, self._idle_s)) is not grpc.aio.EOF:
@@ -148,68 +142,68 @@ class AggregatorService(AggregatorServiceServicer):
         self, request: pb.GetUploadRequest, context: Context
     ) -> pb.GetUploadResponse:
         """How far an upload has come."""
-        async with self._call(context, "GetUpload") as peer:
-            return await self._uploads.status(peer, request.upload_id)
+        peer = self._caller(context)
+        return await self._uploads.status(peer, request.upload_id)
 
     async def FinishUpload(  # noqa: N802
         self, request: pb.FinishUploadRequest, context: Context
     ) -> pb.FinishUploadResponse:
         """Checks and accepts an upload."""
-        async with self._call(context, "FinishUpload") as peer:
-            return pb.FinishUploadResponse(update_id=await self._uploads.finish(peer, request.upload_id))
+        peer = self._caller(context)
+        return pb.FinishUploadResponse(update_id=await self._uploads.finish(peer, request.upload_id))
 
     async def Download(  # noqa: N802
         self, request: pb.DownloadRequest, context: Context
     ) -> AsyncIterator[pb.DownloadResponse]:
         """Streams an artifact."""
-        async with self._call(context, "Download") as peer:
-            path = self._downloads.find(peer.name, request.kind, request.round)
-            # Closed here and now when the reader is gone: its file must not wait for the garbage collector.
-            async with aclosing(self._downloads.stream(peer.name, path, request.offset)) as chunks:
-                async for chunk in chunks:
-                    self._require_enrolled(peer)
-                    yield chunk
-                    del chunk
+        peer = self._caller(context)
+        path = self._downloads.find(peer.name, request.kind, request.round)
+        # Closed here and now when the reader is gone: its file must not wait for the garbage collector.
+        async with aclosing(self._downloads.stream(peer.name, path, request.offset)) as chunks:
+            async for chunk in chunks:
+                self._require_enrolled(peer)
+                yield chunk
+                del chunk
 
     async def SubmitBallot(  # noqa: N802
         self, request: pb.SubmitBallotRequest, context: Context
     ) -> pb.SubmitBallotResponse:
         """Takes a contributor's ballot."""
-        async with self._call(context, "SubmitBallot") as peer:
-            round_ = self._contributed(request.round, peer)
-            if round_.state < RoundState.SCORED:
-                raise RoundError(
-                    Code.STATE_INVALID,
-                    f"round {round_.number} is {round_.state.name}; it takes ballots once it is SCORED",
-                    round=round_.number,
-                )
-            verify(peer.signing_public_key, Domain.BALLOT, request.ballot, request.signature)
-            ballot = Ballot.from_bytes(request.ballot)
-            self._check_ballot(ballot, round_, peer)
-            vote = Vote(client=peer.name, weights=tuple(ballot.weights.tolist()), signature=request.signature)
-            await self._coordinator.apply(round_.number, BallotCast(vote=vote))
-            return pb.SubmitBallotResponse()
+        peer = self._caller(context)
+        round_ = self._contributed(request.round, peer)
+        if round_.state < RoundState.SCORED:
+            raise RoundError(
+                Code.STATE_INVALID,
+                f"round {round_.number} is {round_.state.name}; it takes ballots once it is SCORED",
+                round=round_.number,
+            )
+        verify(peer.signing_public_key, Domain.BALLOT, request.ballot, request.signature)
+        ballot = Ballot.from_bytes(request.ballot)
+        self._check_ballot(ballot, round_, peer)
+        vote = Vote(client=peer.name, weights=tuple(ballot.weights.tolist()), signature=request.signature)
+        await self._coordinator.apply(round_.number, BallotCast(vote=vote))
+        return pb.SubmitBallotResponse()
 
     async def ConfirmRound(  # noqa: N802
         self, request: pb.ConfirmRoundRequest, context: Context
     ) -> pb.ConfirmRoundResponse:
         """Takes note that a contributor has opened the aggregate."""
-        async with self._call(context, "ConfirmRound") as peer:
-            round_ = self._contributed(request.round, peer)
-            digest = request.next_mask_sha256
-            plan = self._coordinator.plan(round_.number)
-            allowed = (0, DIGEST_BYTES) if plan.protection.significance is Significance.MAGNITUDE else (0,)
-            if len(digest) not in allowed:
-                raise RoundError(
-                    Code.REQUEST_MALFORMED,
-                    f"next_mask_sha256 has {len(digest)} bytes; {' or '.join(map(str, allowed))} are allowed",
-                    round=round_.number,
-                )
-            confirmation = Confirmation(client=peer.name, next_mask_sha256=digest)
-            round_ = await self._coordinator.apply(round_.number, Confirmed(confirmation=confirmation))
-            proposed = round_.confirmed.get(peer.name, b"")
-            wanted = bool(proposed) and not round_.state.ended and proposed not in round_.masks
-            return pb.ConfirmRoundResponse(mask_wanted=wanted)
+        peer = self._caller(context)
+        round_ = self._contributed(request.round, peer)
+        digest = request.next_mask_sha256
+        plan = self._coordinator.plan(round_.number)
+        allowed = (0, DIGEST_BYTES) if plan.protection.significance is Significance.MAGNITUDE else (0,)
+        if len(digest) not in allowed:
+            raise RoundError(
+                Code.REQUEST_MALFORMED,
+                f"next_mask_sha256 has {len(digest)} bytes; {' or '.join(map(str, allowed))} are allowed",
+                round=round_.number,
+            )
+        confirmation = Confirmation(client=peer.name, next_mask_sha256=digest)
+        round_ = await self._coordinator.apply(round_.number, Confirmed(confirmation=confirmation))
+        proposed = round_.confirmed.get(peer.name, b"")
+        wanted = bool(proposed) and not round_.state.ended and proposed not in round_.masks
+        return pb.ConfirmRoundResponse(mask_wanted=wanted)
 
     def _contributed(self, number: int, peer: Peer) -> Round:
         round_ = self._coordinator.round(number)

@@ -130,18 +130,13 @@ def assemble(
     Returns:
         SHA-256 of the artifact.
     """
-    quantities = Quantity(0)
-    if request.squared_norms:
-        quantities |= Quantity.SQUARED_NORM
-    if request.reference_dots:
-        quantities |= Quantity.REFERENCE_DOT
     assemble_statistics(
         out,
         round=job.plan.round,
         update_ids=update_ids,
         released=(path.read_bytes() for path in released),
         layout=_layout(job),
-        quantities=quantities,
+        quantities=Quantity.of(request),
     )
     return digest_of(out)
 
