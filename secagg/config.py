@@ -32,7 +32,7 @@ class FederationConfig(BaseModel):
         significance: how the mask of a selective round is chosen: magnitude, random or layers.
         layers: names of the tensors to encrypt with significance = layers.
         rule: name of the aggregation rule, with its parameters if it has any.
-        profile: the CKKS profile; auto takes the most precise one that serves the rule.
+        profile: the CKKS profile; auto takes the smallest one that serves the rule and the clients.
         rounds: how many rounds with an aggregate the federation holds.
         min_clients: a round with fewer accepted updates is aborted.
         collect_timeout_s: from the first accepted update of a round to its sealing, seconds.
@@ -58,7 +58,7 @@ class FederationConfig(BaseModel):
     significance: Annotated[Significance, Field(strict=False)] | None = None
     layers: Annotated[tuple[str, ...], Field(strict=False, max_length=4096)] = ()
     rule: Annotated[str, Field(min_length=1, max_length=256)] = "mean"
-    profile: Literal["auto", "precise", "robust"] = "auto"
+    profile: Literal["auto", "compact", "compact-10", "robust", "precise", "nvflare"] = "auto"
     rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     min_clients: Annotated[int, Field(ge=1, le=10_000)] = 2
     collect_timeout_s: Timeout = 600.0
@@ -201,7 +201,7 @@ _MEANINGS = {
     "significance": 'How the mask is chosen with protect = "selective": magnitude, random or layers.',
     "layers": 'The tensors to encrypt with significance = "layers".',
     "rule": "How updates are weighed: mean, ddfed, …",
-    "profile": "CKKS parameters: auto, precise (sums only) or robust (inner products too).",
+    "profile": "auto, or a CKKS profile that `secagg overhead --profiles` lists.",
     "rounds": "How many rounds with an aggregate are held.",
     "min_clients": "A round with fewer accepted updates is aborted.",
     "collect_timeout_s": "Seconds from a round's first accepted update until it is sealed with whoever came.",

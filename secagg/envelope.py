@@ -18,18 +18,20 @@ from secagg.canonical import Reader, counted
 from secagg.errors import Code, RoundError, UpdateError
 from secagg.plan import DIGEST_BYTES, KEY_ID_BYTES
 
-HEADER_VERSION = 1
+HEADER_VERSION = 2
 BALLOT_VERSION = 1
 FEDERATION_ID_BYTES = 16
 UPDATE_ID_BYTES = 16
 SIGNATURE_BYTES = 64
-MAX_HEADER_BYTES = 4096
+MAX_HEADER_BYTES = 16_384
+MAX_SCALES = 8192
 MAX_BALLOT_WEIGHTS = 100_000
 
 _U64 = 2**64
 _NAME = re.compile(r"[a-z0-9_][a-z0-9._-]{0,63}")
 _PROFILE = re.compile(r"[!-~]{1,64}")
 _HEADER_START = struct.Struct("<BB16sQ")
+_SCALES_LENGTH = struct.Struct("<H")
 _HEADER_END = struct.Struct("<QQ32s")
 
 
@@ -109,6 +111,7 @@ class UpdateHeader:
         key_id: 16 bytes, the key the hidden part is sealed under.
         manifest_sha256: 32 bytes.
         mask_sha256: what the plan says: 32 bytes, or empty if the mask follows from the plan.
+        scales: what a quantising profile's values are sealed in, one byte per tensor; empty for others.
         sample_count: how many samples the client trained on, ≥ 1.
         payload_bytes: exact length of the payload, ≥ 1.
         content_sha256: SHA-256 of the payload, hidden and visible part together; 32 bytes.
@@ -125,6 +128,7 @@ class UpdateHeader:
     key_id: bytes
     manifest_sha256: bytes
     mask_sha256: bytes
+    scales: bytes
     sample_count: int
     payload_bytes: int
     content_sha256: bytes
@@ -147,6 +151,8 @@ class UpdateHeader:
         ):
             if not 1 <= number < _U64:
                 _bad_header(f"{name} is {number}; it must be in [1, 2**64)")
+        if len(self.scales) > MAX_SCALES:
+            _bad_header(f"{len(self.scales)} scales; at most {MAX_SCALES} are possible")
         if not valid_client_name(self.client):
             _bad_header(f"client name {self.client[:70]!r} is not one a certificate may carry")
         if not _PROFILE.fullmatch(self.profile):
@@ -156,7 +162,8 @@ class UpdateHeader:
         """Canonical form, little-endian.
 
         version u8, kind u8, federation_id 16, round u64; client and profile, each a u8 length and ASCII;
-        key_id 16, manifest_sha256 32, mask_sha256 as u8 length and bytes; sample_count u64,
+        key_id 16, manifest_sha256 32, mask_sha256 as u8 length and bytes, scales as u16 length and bytes;
+        sample_count u64,
         payload_bytes u64, content_sha256 32.
         """
         return b"".join(
@@ -167,6 +174,7 @@ class UpdateHeader:
                 self.key_id,
                 self.manifest_sha256,
                 counted(self.mask_sha256),
+                _SCALES_LENGTH.pack(len(self.scales)) + self.scales,
                 _HEADER_END.pack(self.sample_count, self.payload_bytes, self.content_sha256),
             )
         )
@@ -188,6 +196,7 @@ class UpdateHeader:
             client, profile = reader.counted().decode("ascii"), reader.counted().decode("ascii")
             key_id, manifest_sha256 = reader.take(KEY_ID_BYTES), reader.take(DIGEST_BYTES)
             mask_sha256 = reader.counted()
+            scales = reader.take(*reader.unpack(_SCALES_LENGTH))
             sample_count, payload_bytes, content_sha256 = reader.unpack(_HEADER_END)
             kind = PayloadKind(kind)
         except (EOFError, ValueError) as error:
@@ -203,6 +212,7 @@ class UpdateHeader:
             key_id=key_id,
             manifest_sha256=manifest_sha256,
             mask_sha256=mask_sha256,
+            scales=scales,
             sample_count=sample_count,
             payload_bytes=payload_bytes,
             content_sha256=content_sha256,

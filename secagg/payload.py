@@ -3,34 +3,60 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.ckks.profiles import HEADER_BYTES, Profile
+from secagg.ckks.bounds import max_squared_norm
+from secagg.ckks.parameters import HEADER_BYTES, Profile
+from secagg.ckks.quantisation import Carry
 from secagg.ckks.vectors import CiphertextReader, check_norm, check_values
 from secagg.ckks.wire import Form, check_header, parse_sealed
 from secagg.custody.custody import Encryptor
 from secagg.errors import CiphertextError, Code, ServerError, UpdateError
+from secagg.scales import Scales
 from secagg.selection.layout import FLOAT32_BYTES, Layout
 
 VISIBLE_AT_ONCE = 2**16
 """Visible values handled together where they are streamed."""
 
 
-def seal_update(flat: NDArray[np.float32], layout: Layout, sealer: Encryptor | None) -> Iterator[bytes]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantisation:
+    """How a client seals under a quantising profile.
+
+    Args:
+        scales: of the round.
+        weight: the client's, in (0, 1]: its sample count over the plan's cap. Hidden values are sealed times
+            it.
+        carry: block -> error feedback of its hidden values; None for none.
+    """
+
+    scales: Scales
+    weight: float
+    carry: Callable[[int], Carry] | None = None
+
+
+def seal_update(
+    flat: NDArray[np.float32],
+    layout: Layout,
+    sealer: Encryptor | None,
+    quantisation: Quantisation | None = None,
+) -> Iterator[bytes]:
     """The payload of an update, piece by piece; the pieces' total length is ``layout.payload_bytes``.
 
-    One block's hidden or visible values and one ciphertext are held beside the update itself. Everything is
-    checked before this returns, so nothing of a refused update is ever sent.
+    Beside the update itself, one block's hidden or visible values are held if they are not one run, and the
+    few ciphertexts that ``Sealer.seal_blocks`` works on. Everything is checked before this returns, so
+    nothing of a refused update is ever sent.
 
     Args:
         flat: float32 [d], from ``Manifest.flatten``.
         layout: of the round's plan.
         sealer: under the federation's key; None if the layout hides nothing.
+        quantisation: for a quantising profile; None for others.
 
     Raises:
         UpdateError: UPDATE_SHAPE, UPDATE_DTYPE, UPDATE_NOT_FINITE; UPDATE_OUT_OF_RANGE for a hidden value
@@ -51,16 +77,28 @@ def seal_update(flat: NDArray[np.float32], layout: Layout, sealer: Encryptor | N
             raise ValueError("a layout that hides entries needs a sealer")
         for block in range(len(layout.blocks)):
             check_values(layout.hidden_of(flat, block), sealer.profile)
-        if sealer.profile.inner_products:
+        if max_squared_norm(sealer.profile):
             check_norm(layout.hidden_of(flat, layout.product_block), sealer.profile)
-    return _pieces(flat, layout, sealer)
+    return _pieces(flat, layout, sealer, quantisation)
 
 
-def _pieces(flat: NDArray[np.float32], layout: Layout, sealer: Encryptor | None) -> Iterator[bytes]:
+def _pieces(
+    flat: NDArray[np.float32],
+    layout: Layout,
+    sealer: Encryptor | None,
+    quantisation: Quantisation | None,
+) -> Iterator[bytes]:
     blocks = range(len(layout.blocks))
     for block in blocks:
-        if sealer is not None and layout.hidden_counts[block]:
-            yield from sealer.seal_blocks(layout.hidden_of(flat, block))
+        if sealer is None or not layout.hidden_counts[block]:
+            continue
+        hidden = layout.hidden_of(flat, block)
+        if quantisation is None:
+            yield from sealer.seal_blocks(hidden)
+            continue
+        carry, runs = quantisation.carry, layout.hidden_runs(block)
+        steps = quantisation.scales.steps(sealer.profile, runs, weight=quantisation.weight)
+        yield from sealer.seal_blocks(hidden, steps=steps, carry=carry(block) if carry else None)
     for block in blocks:
         visible = layout.visible_of(flat, block)
         for start in range(0, visible.size, VISIBLE_AT_ONCE):

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.aggregate import AggregateFile, appearing
+from secagg.ckks.bounds import squared_norm_bias
 from secagg.ckks.keys import PublicKey
-from secagg.ckks.products import AggregateOperand, Itself, Operand, PlainOperand, inner_products
-from secagg.ckks.profiles import Profile
+from secagg.ckks.parameters import Profile
+from secagg.ckks.products import AggregateOperand, Operand, PlainOperand, SealedOperand, inner_products
 from secagg.ckks.wire import ScalarKind, scalar_bytes
 from secagg.custody.custody import Decryptor
 from secagg.errors import CiphertextError, Code, ConfigError
@@ -185,12 +186,14 @@ def _entries(
         return
     if public_key is None:
         raise ValueError("a layout that hides entries needs the public key")
-    operands: list[Operand] = [Itself()] if squared_norms else []
+    operands: list[Operand] = [SealedOperand(reader=update.ciphertexts(block))]
+    pairs = [(0, 0)] if squared_norms else []
     if reference is not None and reference.operand is not None:
         operands.append(reference.operand)
-    scalars = inner_products(update.ciphertexts(block), operands, count, public_key)
-    for operand, value, scalar in zip(operands, visible, scalars, strict=True):
-        kind = ScalarKind.LINEAR if isinstance(operand, PlainOperand) else ScalarKind.BILINEAR
+        pairs.append((0, 1))
+    scalars = inner_products(operands, pairs, count, public_key)
+    for (_, right), value, scalar in zip(pairs, visible, scalars, strict=True):
+        kind = ScalarKind.LINEAR if isinstance(operands[right], PlainOperand) else ScalarKind.BILINEAR
         yield _VISIBLE.pack(value) + bytes((kind,)) + scalar
 
 
@@ -204,7 +207,9 @@ def open_release(
     quantities: Quantity | None = None,
     min_updates: int = 1,
 ) -> Statistics:
-    """The statistics that an artifact holds; each entry's error is within ``Profile.product_error_bound``.
+    """The statistics that an artifact holds; each entry's error is within ``bounds.product_error_bound``.
+
+    A squared norm opens larger by what the encryption's own noise adds, in the mean; that is taken off.
 
     Args:
         data: the artifact.
@@ -232,11 +237,14 @@ def open_release(
     if hides and opener is None:
         raise ValueError("a layout that hides entries needs an opener")
     size = len(update_ids)
+    bias = squared_norm_bias(profile, layout.hidden_counts[layout.product_block]) if hides else 0.0
     gram = np.full((size + 1, size + 1), np.nan)
     for row, entry in enumerate(entries):
         for quantity, (visible, scalar) in zip(wanted, entry, strict=True):
             value = visible + (opener.open_scalar(scalar) if opener is not None and hides else 0.0)
             column = row if quantity is Quantity.SQUARED_NORM else size
+            if quantity is Quantity.SQUARED_NORM:
+                value -= bias
             gram[row, column] = gram[column, row] = value
     return Statistics(round=round, update_ids=tuple(item.hex() for item in update_ids), gram=gram)
 

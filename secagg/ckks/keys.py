@@ -11,8 +11,9 @@ import numpy as np
 import tenseal.sealapi as seal
 from numpy.typing import NDArray
 
-from secagg.ckks.context import context_of
-from secagg.ckks.profiles import HEADER_BYTES, Profile, profile_by_code
+from secagg.ckks.context import CoefficientRing, coefficient_ring, ring_of
+from secagg.ckks.parameters import HEADER_BYTES, Profile
+from secagg.ckks.profiles import profile_by_code
 from secagg.ckks.wire import Form, check_header, header, pack_polynomial, unpack_polynomial
 from secagg.errors import CiphertextError, Code
 
@@ -65,18 +66,32 @@ class SecretKey:
     @cached_property
     def seal_key(self) -> Any:
         """The SEAL object."""
-        context = context_of(self.profile)
-        return context.secret_form.load(seal.SecretKey(), context.seal, _ternary_to_ntt(self))
+        ring, rows = ring_of(self.profile), [self._ntt(prime) for prime in self.profile.key_primes]
+        return ring.secret_form.load(seal.SecretKey(), ring.seal, np.stack(rows))
 
     @cached_property
     def seal_decryptor(self) -> Any:
         """SEAL's decryptor under this key."""
-        return seal.Decryptor(context_of(self.profile).seal, self.seal_key)
+        return seal.Decryptor(ring_of(self.profile).seal, self.seal_key)
 
     @cached_property
     def seal_encryptor(self) -> Any:
         """SEAL's symmetric encryptor under this key."""
-        return seal.Encryptor(context_of(self.profile).seal, self.seal_key)
+        return seal.Encryptor(ring_of(self.profile).seal, self.seal_key)
+
+    @cached_property
+    def seal_factor(self) -> Any:
+        """s as a plaintext of a profile's coefficient ring, to multiply second polynomials with."""
+        ring = ring_of(self.profile)
+        assert isinstance(ring, CoefficientRing)
+        return ring.plaintext(self._ntt(ring.prime))
+
+    def _ntt(self, prime: int) -> NDArray[np.uint64]:
+        """s modulo a key prime, in SEAL's NTT order: uint64 [N]."""
+        ring = coefficient_ring(self.profile.poly_degree, prime)
+        residues = ring.reduce(self.coefficients.astype(np.int64))[None, :]
+        row: NDArray[np.uint64] = ring.transform(residues, to_ntt=True)[0]
+        return row
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +142,9 @@ class PublicKey:
     @cached_property
     def seal_encryptor(self) -> Any:
         """SEAL's public-key encryptor."""
-        context = context_of(self.profile)
-        key = context.public_form.load(seal.PublicKey(), context.seal, self.residues)
-        return seal.Encryptor(context.seal, key)
+        ring = ring_of(self.profile)
+        key = ring.public_form.load(seal.PublicKey(), ring.seal, self.residues)
+        return seal.Encryptor(ring.seal, key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,34 +162,19 @@ class KeyPair:
 
 def generate(profile: Profile) -> KeyPair:
     """A fresh key pair from SEAL's generator, which seeds itself from the operating system."""
-    context = context_of(profile)
-    generator = seal.KeyGenerator(context.seal)
-    secret, _ = context.secret_form.read(generator.secret_key())
-    ring = context.key_rings[0]
-    prime = ring.primes[0]
-    row = secret[0][None, :]
-    coefficients = ring.transform(np.stack([row, row]), to_ntt=False)[0, 0]
-    ternary = np.where(coefficients == prime - 1, -1, coefficients.astype(np.int64)).astype(np.int8)
-    return pair_of(SecretKey(profile, ternary))
+    ring = ring_of(profile)
+    residues, _ = ring.secret_form.read(seal.KeyGenerator(ring.seal).secret_key())
+    first = coefficient_ring(profile.poly_degree, profile.key_primes[0])
+    coefficients = first.centred(first.transform(residues[:1], to_ntt=False)[0])
+    return pair_of(SecretKey(profile, coefficients.astype(np.int8)))
 
 
 def pair_of(secret: SecretKey) -> KeyPair:
     """A secret key with a fresh public key; two calls give two key ids."""
-    context = context_of(secret.profile)
-    public = seal.PublicKey()
-    seal.KeyGenerator(context.seal, secret.seal_key).create_public_key(public)
-    residues, _ = context.public_form.read(public)
+    ring, public = ring_of(secret.profile), seal.PublicKey()
+    seal.KeyGenerator(ring.seal, secret.seal_key).create_public_key(public)
+    residues, _ = ring.public_form.read(public)
     return KeyPair(secret=secret, public=PublicKey(secret.profile, residues))
-
-
-def _ternary_to_ntt(secret: SecretKey) -> NDArray[np.uint64]:
-    """s modulo every key prime, in SEAL's NTT order: uint64 [key primes, N]."""
-    rows = []
-    for ring in context_of(secret.profile).key_rings:
-        reduced = np.where(secret.coefficients < 0, ring.primes[0] - 1, secret.coefficients.astype(np.int64))
-        row = reduced.astype(np.uint64)[None, :]
-        rows.append(ring.transform(np.stack([row, row]), to_ntt=True)[0, 0])
-    return np.stack(rows)
 
 
 def _profile_of(data: bytes, form: Form) -> Profile:

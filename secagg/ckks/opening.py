@@ -8,25 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.ckks.keys import SecretKey
+from secagg.ckks.parameters import FixedPoint
 from secagg.ckks.wire import ReleasedScalar
 
 _HALF_WORD = np.uint64(30)
 
 
 class LweSecret:
-    """s, σ(s) and s·σ(s) as LWE secrets, ready to open released scalars.
+    """s and s·σ(s) as LWE secrets, ready to open released scalars.
 
     Args:
-        secret_key: the federation's.
+        secret_key: the federation's, of a profile with inner products.
     """
 
     def __init__(self, secret_key: SecretKey) -> None:
         self._profile = secret_key.profile
         secret = secret_key.coefficients.astype(np.int64)
-        conjugated = conjugate_coefficients(secret)
-        product = negacyclic_product(secret, conjugated)
+        product = negacyclic_product(secret, conjugate_coefficients(secret))
         # ⟨a, s⟩, the constant coefficient of a·s, is the plain dot product of a with σ(s).
-        self._duals = tuple(conjugate_coefficients(item) for item in (secret, conjugated, product))
+        self._duals = tuple(conjugate_coefficients(item) for item in (secret, product))
 
     def __repr__(self) -> str:
         return f"<LweSecret of profile {self._profile.name}>"
@@ -35,19 +35,16 @@ class LweSecret:
         raise TypeError("a secret is not pickled")
 
     def open(self, scalar: ReleasedScalar) -> float:
-        """(b + Σ_j ⟨a_j, s_j⟩ mod q, centred) · (N/2) / (scale²·weight total)."""
-        profile = self._profile
-        value, modulus = 0, profile.modulus
-        for row, prime in enumerate(profile.primes):
-            residue = scalar.constant[row]
-            for polynomial, dual in zip(scalar.polynomials, self._duals, strict=False):
-                residue += exact_dot(polynomial[row], dual)
-            # Chinese remainders: the idempotent of this prime is (q/p)·((q/p)^-1 mod p).
-            rest = modulus // prime
-            value += residue % prime * rest * pow(rest, -1, prime)
-        value %= modulus
-        centred = value - modulus if value > modulus // 2 else value
-        return centred * (profile.poly_degree // 2) / (int(profile.scale) ** 2 * scalar.weight_total)
+        """(b + Σ_j ⟨a_j, s_j⟩ mod p, centred) / (scale²·weight total)."""
+        prime, encoding = self._profile.modulus, self._profile.encoding
+        assert isinstance(encoding, FixedPoint)
+        value = scalar.constant
+        # A linear scalar has one polynomial, for s alone.
+        for polynomial, dual in zip(scalar.polynomials, self._duals, strict=False):
+            value += exact_dot(polynomial, dual)
+        value %= prime
+        centred = value - prime if value > prime // 2 else value
+        return float(centred / (2 ** (2 * encoding.fraction_bits) * scalar.weight_total))
 
 
 def conjugate_coefficients(polynomial: NDArray[np.int64]) -> NDArray[np.int64]:

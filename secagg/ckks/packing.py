@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from math import gcd
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import CiphertextError, Code
 
+PACKABLE_BITS = range(32, 61, 4)
+"""Widths of which two residues fill whole bytes and overlap in less than a word."""
+
 
 def packed_bytes(count: int, bits: int) -> int:
-    """Exact length of ``count`` packed residues of this width; count·bits is a multiple of 8."""
+    """Exact length of ``count`` packed residues of this width; the count is even."""
     return count * bits // 8
 
 
@@ -19,31 +22,16 @@ def pack(residues: NDArray[np.uint64], bits: int) -> bytes:
     """One little-endian bit string: residue i takes bits [i·bits, (i+1)·bits).
 
     Args:
-        residues: uint64 [n], each < 2^bits; n a multiple of 8 / gcd(8, bits).
-        bits: width, 8 to 63.
+        residues: uint64, any shape with an even number of residues, each < 2^bits, in C order.
+        bits: width, one of ``PACKABLE_BITS``.
     """
-    group = 8 // gcd(8, bits)
-    # Residues of one group fill whole bytes; byte j of every group is formed at once.
-    rows = np.ascontiguousarray(residues).reshape(-1, group)
-    if group == 2 and bits > 32:
-        return _pack_pairs(rows, bits)
-    width = group * bits // 8
-    packed = np.empty((rows.shape[0], width), dtype=np.uint8)
-    for index in range(width):
-        first, shift = divmod(8 * index, bits)
-        byte = rows[:, first] >> np.uint64(shift)
-        if bits - shift < 8 and first + 1 < group:
-            byte = byte | (rows[:, first + 1] << np.uint64(bits - shift))
-        packed[:, index] = byte.astype(np.uint8)
+    pairs = np.ascontiguousarray(residues).reshape(-1, 2)
+    low, high = pairs[:, 0], pairs[:, 1]
+    packed = np.empty(len(pairs), dtype=_pair_of(bits))
+    # Two words that overlap hold a pair; in their common bits they agree.
+    packed["bottom"] = low | high << np.uint64(bits)
+    packed["top"] = low >> np.uint64(2 * bits - 64) | high << np.uint64(64 - bits)
     return packed.tobytes()
-
-
-def _pack_pairs(pairs: NDArray[np.uint64], bits: int) -> bytes:
-    """Pairs of 36-, 44-, 52- or 60-bit residues a, b -> the low bytes of a + b·2^bits, in two words."""
-    words = np.empty((pairs.shape[0], 2), dtype="<u8")
-    words[:, 0] = pairs[:, 0] | (pairs[:, 1] << np.uint64(bits))
-    words[:, 1] = pairs[:, 1] >> np.uint64(64 - bits)
-    return words.view(np.uint8)[:, : bits // 4].tobytes()
 
 
 def unpack(data: bytes | memoryview, count: int, prime: int) -> NDArray[np.uint64]:
@@ -58,24 +46,28 @@ def unpack(data: bytes | memoryview, count: int, prime: int) -> NDArray[np.uint6
             Code.CIPHERTEXT_MALFORMED,
             f"{count} residues of {bits} bits take {packed_bytes(count, bits)} bytes, not {len(data)}",
         )
-    group = 8 // gcd(8, bits)
-    width = group * bits // 8
-    columns = np.frombuffer(data, dtype=np.uint8).reshape(-1, width)
-    # Each residue lies within 9 bytes: eight read as one word, and the ninth where it reaches so far.
-    padded = np.zeros((columns.shape[0], width + 8), dtype=np.uint8)
-    padded[:, :width] = columns
-    residues = np.empty((columns.shape[0], group), dtype=np.uint64)
-    mask = np.uint64((1 << bits) - 1)
-    for index in range(group):
-        start, shift = divmod(index * bits, 8)
-        word = padded[:, start : start + 8].copy().view("<u8")[:, 0] >> np.uint64(shift)
-        if shift + bits > 64:
-            word |= padded[:, start + 8].astype(np.uint64) << np.uint64(64 - shift)
-        residues[:, index] = word & mask
-    flat = residues.reshape(-1)
-    if flat.size and int(flat.max()) >= prime:
+    packed = np.frombuffer(data, dtype=_pair_of(bits))
+    pairs = np.empty((len(packed), 2), dtype=np.uint64)
+    np.bitwise_and(packed["bottom"], np.uint64((1 << bits) - 1), out=pairs[:, 0])
+    np.right_shift(packed["top"], np.uint64(64 - bits), out=pairs[:, 1])
+    residues = pairs.reshape(-1)
+    if residues.size and int(residues.max()) >= prime:
         raise CiphertextError(
             Code.CIPHERTEXT_MALFORMED,
-            f"residue {int(np.argmax(flat >= prime))} is not below its prime {prime}",
+            f"residue {int(np.argmax(residues >= prime))} is not below its prime {prime}",
         )
-    return flat
+    return residues
+
+
+@cache
+def _pair_of(bits: int) -> np.dtype[np.void]:
+    """Two residues' 2·bits bits as their lowest 64 and their highest 64."""
+    size = bits // 4
+    return np.dtype(
+        {
+            "names": ["bottom", "top"],
+            "formats": ["<u8", "<u8"],
+            "offsets": [0, size - 8],
+            "itemsize": size,
+        }
+    )

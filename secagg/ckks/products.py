@@ -1,43 +1,45 @@
 """Inner products of sealed vectors without evaluation keys, released so that only the wanted number can be
 opened.
 
-Two neighbouring reals share a slot, so ⟨u, v⟩ = Re Σ z·conj(z'). For encoded polynomials m, m' the constant
-coefficient of m·σ(m') is scale²·(2/N) times that number. σ of a ciphertext (b0, b1) under s needs no key: it
-is (σb0, σb1) under σ(s). So, summed over a vector's ciphertexts,
+For integer polynomials m, m' the constant coefficient of m·σ(m'), σ: X -> 1/X, is the dot product of their
+coefficients. σ of a ciphertext (b0, b1) under s needs no key: it is (σb0, σb1) under σ(s). So, summed over a
+vector's ciphertexts,
 
     p0 = a0·σb0,  p1 = a1·σb0 (times s),  p2 = a0·σb1 (times σ(s)),  p3 = a1·σb1 (times s·σ(s)).
 
-Only p0's constant coefficient is released, an LWE sample's body; of the rest of p0, where every other
-coefficient of the product would be, nothing. p1 and p2 depend on the messages through σb0 and a0: an
-encryption of zero under the public key is added to (p0, p1), and the conjugate of a second one to (p0, p2),
-which makes them pseudo-random to the holder of s, too. p3 depends on seeds alone.
+A constant coefficient is the same before and after σ, so p2·σ(s) may be replaced by σ(p2)·s, and what is left
+is an LWE sample: the body, the constant coefficient of p0, with masks p1 + σ(p2) for s and p3 for s·σ(s). Of
+the rest of p0, where every other coefficient of the product would be, nothing is released. Body and first
+mask depend on the messages; a fresh encryption of zero under the public key is added to both, which makes
+them pseudo-random to the holder of s, too, but for the wanted number. p3 depends on seeds alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import tenseal.sealapi as seal
 from numpy.typing import NDArray
 
-from secagg.ckks.context import Context, conjugate, context_of
+from secagg.ckks.context import CoefficientRing, conjugate, ring_of
+from secagg.ckks.encoding import FixedPointCode, Values
 from secagg.ckks.keys import PublicKey
-from secagg.ckks.vectors import CiphertextReader, Values, check_norm, check_values, slots_of
+from secagg.ckks.parameters import Profile
+from secagg.ckks.vectors import CiphertextReader, check_norm, check_values
 from secagg.ckks.wire import ReleasedScalar, pack_scalar, parse_aggregate, parse_sealed
 from secagg.errors import Code, ConfigError
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Itself:
-    """The other operand is the same sealed vector: the product is its squared norm."""
+_TILE = 16
+"""Pairs are worked on in squares of so many rows and columns: what is held does not grow with n²."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedOperand:
-    """Another sealed vector, by ciphertext index."""
+    """A sealed vector, by ciphertext index."""
 
     reader: CiphertextReader
 
@@ -57,28 +59,94 @@ class PlainOperand:
     values: Values
 
 
-Operand = Itself | SealedOperand | AggregateOperand | PlainOperand
+Operand = SealedOperand | AggregateOperand | PlainOperand
+Pair = tuple[int, int]
+"""Indices of two operands, the first of them sealed; equal indices give a squared norm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ProductSum:
+    """One inner product over some of its ciphertexts, not yet fit to be seen by anybody but the aggregator.
+
+    Args:
+        weight_total: what the number is divided by beside the squared scale.
+        constant: the constant coefficient of p0, below p.
+        masks: p1 + σ(p2) and, unless an operand is plain, p3; uint64 [1 or 2, N] in NTT order.
+    """
+
+    weight_total: int
+    constant: int
+    masks: NDArray[np.uint64]
+
+    def plus(self, other: ProductSum, profile: Profile) -> ProductSum:
+        """The product over both parts' ciphertexts."""
+        ring = _ring(profile)
+        return ProductSum(
+            weight_total=self.weight_total,
+            constant=(self.constant + other.constant) % ring.prime,
+            masks=ring.sum(self.masks, other.masks),
+        )
+
+    def release(self, public_key: PublicKey) -> bytes:
+        """The released scalar: re-randomised, masks as coefficients. Two releases differ."""
+        ring = _ring(public_key.profile)
+        zero = seal.Ciphertext()
+        public_key.seal_encryptor.encrypt_zero(zero)
+        body, mask = ring.polynomials(zero)
+        polynomials = ring.transform(self.masks, to_ntt=False).copy()
+        polynomials[0] = ring.sum(polynomials[0], mask)
+        scalar = ReleasedScalar(
+            weight_total=self.weight_total,
+            constant=(self.constant + int(body[0])) % ring.prime,
+            polynomials=polynomials,
+        )
+        return pack_scalar(scalar, public_key.profile)
 
 
 def inner_products(
-    reader: CiphertextReader, operands: Sequence[Operand], values: int, public_key: PublicKey
+    operands: Sequence[Operand], pairs: Sequence[Pair], values: int, public_key: PublicKey
 ) -> list[bytes]:
-    """Released scalars of one sealed vector's inner products with each operand, in their order.
+    """Released scalars of the pairs' inner products, in their order; arguments as ``product_sums``.
 
-    The vector is read once, one ciphertext at a time.
+    Raises:
+        ConfigError, CiphertextError, UpdateError: as ``product_sums``.
+    """
+    profile = public_key.profile
+    sums = product_sums(operands, pairs, values, profile)
+    return [item.release(public_key) for item in sums]
+
+
+def gram_pairs(rows: int) -> list[Pair]:
+    """The upper triangle of a Gram matrix, row by row: (0, 0), (0, 1), …, (rows-1, rows-1)."""
+    return [(row, column) for row in range(rows) for column in range(row, rows)]
+
+
+def product_sums(
+    operands: Sequence[Operand],
+    pairs: Sequence[Pair],
+    values: int,
+    profile: Profile,
+    *,
+    ciphertexts: range | None = None,
+) -> list[ProductSum]:
+    """Inner products of pairs of operands, in the order of ``pairs``.
+
+    Each ciphertext is read once per tile of 16 x 16 operands; one ciphertext of each of a tile's operands and
+    four polynomials per pair of the tile are held.
 
     Args:
-        reader: the sealed vector's ciphertexts by index.
-        operands: what it is multiplied with.
-        values: n ≥ 1, how many values the vector and each operand hold.
-        public_key: of the federation; its profile is the vectors'.
+        operands: sealed, aggregate or plain vectors of equally many values.
+        pairs: which to multiply; the first of a pair is sealed.
+        values: n ≥ 1.
+        profile: the vectors'.
+        ciphertexts: run over these only: a block of the vector, or a part that another process completes
+            (``ProductSum.plus``). None for all.
 
     Raises:
         ConfigError: RULE_UNSUPPORTED if the profile has no inner products.
         CiphertextError: as ``parse_sealed`` and ``parse_aggregate``.
         UpdateError: as ``check_values`` and ``check_norm``, for a plain operand.
     """
-    profile = public_key.profile
     if not profile.inner_products:
         raise ConfigError(
             Code.RULE_UNSUPPORTED, f"profile {profile.name} has no inner products; choose profile robust"
@@ -89,105 +157,112 @@ def inner_products(
                 raise ValueError(f"a plain operand of shape {operand.values.shape} for {values} values")
             check_values(operand.values, profile)
             check_norm(operand.values, profile)
-    context = context_of(profile)
-    sums = [_Product(context, operand) for operand in operands]
-    for index in range(profile.ciphertext_count(values)):
-        parsed = parse_sealed(reader(index), profile)
-        left = context.seeded_ciphertext(parsed.polynomial, parsed.seed)
-        for item in sums:
-            item.add(left, index)
-    return [item.release(public_key) for item in sums]
+    if not all(isinstance(operands[left], SealedOperand) for left, _ in pairs):
+        raise ValueError("the first operand of a pair must be sealed")
+    chosen = range(profile.ciphertext_count(values)) if ciphertexts is None else ciphertexts
+    sums: dict[Pair, ProductSum] = {}
+    for tile in _tiles(pairs):
+        products = [_Product(profile, operands[right]) for _, right in tile]
+        for index in chosen:
+            factors = _Factors(operands, tile, index, profile)
+            for product, (left, right) in zip(products, tile, strict=True):
+                product.add(factors.straight[left], factors.conjugated[right])
+        sums |= {pair: product.sum() for pair, product in zip(tile, products, strict=True)}
+    return [sums[pair] for pair in pairs]
+
+
+def _tiles(pairs: Sequence[Pair]) -> Iterator[list[Pair]]:
+    def place(pair: Pair) -> Pair:
+        return pair[0] // _TILE, pair[1] // _TILE
+
+    for _, tile in groupby(sorted(set(pairs), key=lambda pair: (place(pair), pair)), key=place):
+        yield list(tile)
+
+
+class _Factors:
+    """One ciphertext index of a tile's operands, ready to multiply, each parsed and expanded once."""
+
+    def __init__(
+        self, operands: Sequence[Operand], tile: Sequence[Pair], index: int, profile: Profile
+    ) -> None:
+        lefts, rights = ({pair[side] for pair in tile} for side in (0, 1))
+        ring = _ring(profile)
+        self.straight: dict[int, Any] = {}
+        """SEAL ciphertexts (a0, a1) in NTT order."""
+        self.conjugated: dict[int, tuple[Any, ...]] = {}
+        """Plaintexts (σb0, σb1), or (σm,) of a plain operand; empty if that is zero."""
+        for place in sorted(lefts | rights):
+            operand = operands[place]
+            if isinstance(operand, PlainOperand):
+                self.conjugated[place] = _plain_factor(operand, index, ring, profile)
+                continue
+            item = ring.to_ntt(_ciphertext(operand, index, ring, profile))
+            if place in lefts:
+                self.straight[place] = item
+            if place in rights:
+                self.conjugated[place] = tuple(
+                    ring.plaintext(conjugate(part)) for part in ring.polynomials(item)
+                )
+
+
+def _ciphertext(
+    operand: SealedOperand | AggregateOperand, index: int, ring: CoefficientRing, profile: Profile
+) -> Any:
+    if isinstance(operand, AggregateOperand):
+        return ring.ciphertext(parse_aggregate(operand.reader(index), profile)[:, 0])
+    parsed = parse_sealed(operand.reader(index), profile)
+    return ring.expand(parsed.polynomial, parsed.seed)
+
+
+def _plain_factor(
+    operand: PlainOperand, index: int, ring: CoefficientRing, profile: Profile
+) -> tuple[Any, ...]:
+    start = index * profile.values_per_ciphertext
+    coefficients = FixedPointCode(profile).encode(operand.values, start, 1)
+    if not coefficients.any():
+        # SEAL refuses products with zero, and they add nothing.
+        return ()
+    return (ring.plaintext(conjugate(ring.transform(ring.reduce(coefficients), to_ntt=True)[0])),)
 
 
 class _Product:
     """The running sum of one inner product: (p0, p1), and (p2, p3) unless the operand is plain."""
 
-    def __init__(self, context: Context, operand: Operand) -> None:
-        self._context = context
-        self._operand = operand
-        self._straight: Any = None
-        self._conjugated: Any = None
+    def __init__(self, profile: Profile, right: Operand) -> None:
+        self._ring = _ring(profile)
+        self._weight_total = right.weight_total if isinstance(right, AggregateOperand) else 1
+        self._sums: list[Any] = [None] if isinstance(right, PlainOperand) else [None, None]
 
-    def add(self, left: Any, index: int) -> None:
+    def add(self, left: Any, factors: tuple[Any, ...]) -> None:
         """Add the product of one ciphertext with the operand's ciphertext of the same index."""
-        context, operand = self._context, self._operand
-        if isinstance(operand, PlainOperand):
-            start = index * context.profile.values_per_ciphertext
-            factor = context.encode(np.conj(slots_of(operand.values, start, context.profile)).tolist())
-            # SEAL refuses products with zero, and they add nothing.
-            if not factor.is_zero():
-                self._straight = add_product(context, self._straight, left, factor)
-            return
-        right = conjugate(self._right(left, index))
-        self._straight = add_product(context, self._straight, left, context.plaintext(right[0]))
-        self._conjugated = add_product(context, self._conjugated, left, context.plaintext(right[1]))
+        for place, factor in enumerate(factors):
+            self._sums[place] = self._ring.add(self._sums[place], self._ring.multiply(left, factor))
 
-    def _right(self, left: Any, index: int) -> NDArray[np.uint64]:
-        context, operand = self._context, self._operand
-        match operand:
-            case AggregateOperand():
-                return parse_aggregate(operand.reader(index), context.profile)
-            case SealedOperand():
-                parsed = parse_sealed(operand.reader(index), context.profile)
-                return context.residues(context.seeded_ciphertext(parsed.polynomial, parsed.seed))
-            case _:
-                return context.residues(left)
-
-    def release(self, public_key: PublicKey) -> bytes:
-        """Re-randomise, go to coefficients, keep p0's constant one."""
-        context, operand = self._context, self._operand
-        straight = self._sum_of(self._straight, _encryption_of_zero(context, public_key))
-        polynomials = []
-        if not isinstance(operand, PlainOperand):
-            zero = conjugate(_encryption_of_zero(context, public_key))
-            straight[0] = self._add(straight[0], zero[0])
-            shifted = np.stack([zero[1], np.zeros_like(zero[1])])
-            polynomials = list(context.transform(self._sum_of(self._conjugated, shifted), to_ntt=False))
-        body, mask = context.transform(straight, to_ntt=False)
-        scalar = ReleasedScalar(
-            weight_total=operand.weight_total if isinstance(operand, AggregateOperand) else 1,
-            constant=tuple(int(row[0]) for row in body),
-            polynomials=np.stack([mask, *polynomials]),
+    def sum(self) -> ProductSum:
+        """What has been added so far."""
+        ring = self._ring
+        nothing = np.zeros((2, ring.poly_degree), dtype=np.uint64)
+        parts = [nothing if item is None else ring.polynomials(item) for item in self._sums]
+        body, mask = parts[0]
+        masks = [mask]
+        if len(parts) == 2:
+            masks = [ring.sum(mask, conjugate(parts[1][0])), parts[1][1]]
+        return ProductSum(
+            weight_total=self._weight_total,
+            constant=_constant_coefficient(body, ring.prime),
+            masks=np.stack(masks),
         )
-        return pack_scalar(scalar, context.profile)
-
-    def _sum_of(self, running: Any, residues: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        return residues.copy() if running is None else self._add(self._context.residues(running), residues)
-
-    def _add(self, left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Sum of residues [..., primes, N] modulo each prime (all below 2^60)."""
-        primes = np.array(self._context.primes, dtype=np.uint64)[:, None]
-        total = left + right
-        reduced: NDArray[np.uint64] = np.where(total >= primes, total - primes, total)
-        return reduced
 
 
-def add_product(context: Context, running: Any, left: Any, factor: Any) -> Any:
-    """``running`` (None at first) plus left·factor.
-
-    SEAL computes a product or sum first and then objects to a "transparent" one, whose second part is zero.
-    A client can bring that about with a first part of one residue that meets a zero of its seed's expansion.
-    Here it is no secret's only cover, as encryptions of zero are added before anything is released; so it
-    must not end the round.
-    """
-    product = seal.Ciphertext()
-    try:
-        context.evaluator.multiply_plain(left, factor, product)
-    except RuntimeError:
-        if not product.is_transparent():
-            raise
-    if running is None:
-        return product
-    try:
-        context.evaluator.add_inplace(running, product)
-    except RuntimeError:
-        if not running.is_transparent():
-            raise
-    return running
+def _constant_coefficient(ntt: NDArray[np.uint64], prime: int) -> int:
+    """The mean of a polynomial's NTT values [N], modulo p."""
+    half = np.uint64(30)
+    low, high = ntt & np.uint64((1 << 30) - 1), ntt >> half
+    total = int(low.sum()) + (int(high.sum()) << int(half))
+    return total * pow(ntt.size, -1, prime) % prime
 
 
-def _encryption_of_zero(context: Context, public_key: PublicKey) -> NDArray[np.uint64]:
-    """A fresh public-key encryption of zero: uint64 [2, primes, N] in NTT order."""
-    item = seal.Ciphertext()
-    public_key.seal_encryptor.encrypt_zero(item)
-    return context.residues(item)
+def _ring(profile: Profile) -> CoefficientRing:
+    ring = ring_of(profile)
+    assert isinstance(ring, CoefficientRing)
+    return ring

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import zlib
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,12 +23,12 @@ from numpy.typing import NDArray
 
 from secagg.errors import Code, ServerError
 
-_HEADER = struct.Struct("<HBBBBHQ")
-_MAGIC = 0xA15E
-_PARMS_ID_BYTES = 32
+STREAM_HEADER = struct.Struct("<HBBBBHQ")
+STREAM_MAGIC = 0xA15E
+PARMS_ID_BYTES = 32
 _IS_NTT_AT = 32
 _NESTED_COUNT_BYTES = 8
-_NONE, _ZLIB, _ZSTD = 0, 1, 2
+COMPRESSION_NONE, COMPRESSION_ZLIB, COMPRESSION_ZSTD = 0, 1, 2
 PRNG_BLAKE2XB = 1
 SEED_BYTES = 64
 
@@ -40,32 +41,58 @@ class Saveable(Protocol):
         ...
 
 
+class _Scratch(threading.local):
+    """One anonymous file per thread, since SEAL's bindings only know paths."""
+
+    def __init__(self) -> None:
+        self.inflater = zstandard.ZstdDecompressor()
+        self._open()
+
+    def _open(self) -> None:
+        self._owner = os.getpid()
+        self._descriptor = os.memfd_create("secagg-seal", os.MFD_CLOEXEC)
+
+    @property
+    def descriptor(self) -> int:
+        """The open file; a forked child, which shares its parent's, gets one of its own."""
+        if self._owner != os.getpid():
+            self._open()
+        return self._descriptor
+
+    @property
+    def path(self) -> str:
+        """Its path, in this process."""
+        return f"/proc/self/fd/{self.descriptor}"
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+
+_scratch = _Scratch()
+
+
 def save_body(item: Saveable) -> tuple[bytes, bytes]:
     """Header and uncompressed body of an object's stream.
 
     Raises:
         ServerError: INTERNAL if this SEAL writes a form that this module does not know.
     """
-    descriptor = os.memfd_create("secagg-seal")
-    try:
-        item.save(f"/proc/self/fd/{descriptor}")
-        stream = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-    finally:
-        os.close(descriptor)
-    header, body = stream[: _HEADER.size], stream[_HEADER.size :]
-    magic, size, _, _, compression, _, _ = _HEADER.unpack(header)
-    if magic != _MAGIC or size != _HEADER.size:
+    item.save(_scratch.path)
+    stream = os.pread(_scratch.descriptor, os.fstat(_scratch.descriptor).st_size, 0)
+    header, body = stream[: STREAM_HEADER.size], memoryview(stream)[STREAM_HEADER.size :]
+    magic, size, _, _, compression, _, _ = STREAM_HEADER.unpack(header)
+    if magic != STREAM_MAGIC or size != STREAM_HEADER.size:
         raise _unknown(f"header {header.hex()}")
-    if compression == _ZSTD:
-        return header, zstandard.ZstdDecompressor().decompressobj().decompress(body)
-    if compression == _ZLIB:
+    if compression == COMPRESSION_ZSTD:
+        return header, _scratch.inflater.decompressobj().decompress(body)
+    if compression == COMPRESSION_ZLIB:
         return header, zlib.decompress(body)
-    if compression != _NONE:
+    if compression != COMPRESSION_NONE:
         raise _unknown(f"compression {compression}")
-    return header, body
+    return header, bytes(body)
 
 
-def load_body(item: Any, seal_context: Any, header: bytes, *parts: bytes) -> Any:
+def load_body(item: Any, seal_context: Any, header: bytes, *parts: bytes | memoryview) -> Any:
     """Fill a SEAL object from an uncompressed body made here; ``header`` gives the version.
 
     Args:
@@ -74,15 +101,12 @@ def load_body(item: Any, seal_context: Any, header: bytes, *parts: bytes) -> Any
         header: the header of a stream that this process's SEAL wrote.
         parts: the body, in pieces.
     """
-    magic, size, major, minor, _, reserved, _ = _HEADER.unpack(header)
-    total = _HEADER.size + sum(len(part) for part in parts)
-    plain_header = _HEADER.pack(magic, size, major, minor, _NONE, reserved, total)
-    descriptor = os.memfd_create("secagg-seal")
-    try:
-        os.writev(descriptor, [plain_header, *parts])
-        item.load(seal_context, f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
+    magic, size, major, minor, _, reserved, _ = STREAM_HEADER.unpack(header)
+    total = STREAM_HEADER.size + sum(memoryview(part).nbytes for part in parts)
+    plain_header = STREAM_HEADER.pack(magic, size, major, minor, COMPRESSION_NONE, reserved, total)
+    # What lies behind the stream's own end is never read.
+    os.pwritev(_scratch.descriptor, [plain_header, *parts], 0)
+    item.load(seal_context, _scratch.path)
     return item
 
 
@@ -113,8 +137,8 @@ class Form:
         """
         header, body = save_body(sample)
         words = int(np.prod(shape))
-        nested = body.find(header[:4], _PARMS_ID_BYTES)
-        start = nested + _HEADER.size + _NESTED_COUNT_BYTES
+        nested = body.find(header[:4], PARMS_ID_BYTES)
+        start = nested + STREAM_HEADER.size + _NESTED_COUNT_BYTES
         end = len(body) - (SEED_BYTES if seeded else 0)
         if nested < 0 or start + 8 * words > end:
             raise _unknown(f"a body of {len(body)} bytes for {words} residues")
@@ -133,7 +157,7 @@ class Form:
         residues: NDArray[np.uint64],
         *,
         seed: bytes = b"",
-        ntt: bool = True,
+        ntt: bool | None = None,
     ) -> Any:
         """Fill an empty SEAL object with residues, each already known to be below its prime.
 
@@ -142,14 +166,14 @@ class Form:
             seal_context: the ``SEALContext``.
             residues: uint64 of this form's shape.
             seed: 64 bytes for a seeded form, otherwise empty.
-            ntt: False if the residues are coefficients (ciphertexts only).
+            ntt: whether the residues are in NTT order (ciphertexts only); None: as in the sample.
         """
         prefix = self.prefix
-        if not ntt:
-            prefix = prefix[:_IS_NTT_AT] + b"\0" + prefix[_IS_NTT_AT + 1 :]
+        if ntt is not None:
+            prefix = prefix[:_IS_NTT_AT] + bytes((ntt,)) + prefix[_IS_NTT_AT + 1 :]
         if residues.shape != self.shape or len(seed) != (SEED_BYTES if self.seeded else 0):
             raise ValueError(f"residues of shape {residues.shape} do not fit a form of shape {self.shape}")
-        words = np.ascontiguousarray(residues, dtype="<u8").tobytes()
+        words = np.ascontiguousarray(residues, dtype="<u8").reshape(-1).data
         return load_body(item, seal_context, self.header, prefix, words, self.suffix, seed)
 
     def read(self, item: Saveable) -> tuple[NDArray[np.uint64], bytes]:

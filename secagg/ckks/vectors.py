@@ -7,29 +7,29 @@ from itertools import chain
 from typing import NoReturn
 
 import numpy as np
-import tenseal.sealapi as seal
 from numpy.typing import NDArray
 
-from secagg.ckks.context import context_of
+from secagg.ckks.bounds import max_squared_norm
+from secagg.ckks.cipher import BATCH
+from secagg.ckks.context import ring_of
+from secagg.ckks.crew import Crew
+from secagg.ckks.encoding import Values, code_of
 from secagg.ckks.keys import SecretKey
 from secagg.ckks.opening import LweSecret
-from secagg.ckks.profiles import WEIGHT_TOTAL, Profile
+from secagg.ckks.parameters import Profile, Slots
+from secagg.ckks.quantisation import Carry, Steps
+from secagg.ckks.slots import open_slots, seal_slots
 from secagg.ckks.wire import (
     AGGREGATE_HEADER_BYTES,
-    SealedCiphertext,
     aggregate_header,
     check_length,
     pack_aggregate,
-    pack_sealed,
-    parse_aggregate,
     parse_aggregate_header,
     parse_scalar,
     parse_sealed,
     sealed_header,
 )
 from secagg.errors import Code, UpdateError
-
-Values = NDArray[np.float32] | NDArray[np.float64]
 
 CiphertextReader = Callable[[int], bytes | memoryview]
 """Index of a ciphertext within its vector -> that ciphertext's bytes, of whatever form."""
@@ -66,26 +66,18 @@ def check_norm(values: Values, profile: Profile) -> None:
     """See that no inner product of a vector with its like can wrap around the modulus.
 
     Raises:
-        UpdateError: UPDATE_OUT_OF_RANGE beyond ``profile.max_squared_norm``.
+        UpdateError: UPDATE_OUT_OF_RANGE beyond ``max_squared_norm``.
     """
+    limit = max_squared_norm(profile)
     squared = sum(
         float(np.square(values[start : start + _CHECKED_AT_ONCE], dtype=np.float64).sum())
         for start in range(0, values.size, _CHECKED_AT_ONCE)
     )
-    if squared > profile.max_squared_norm:
+    if squared > limit:
         raise UpdateError(
             Code.UPDATE_OUT_OF_RANGE,
-            f"squared norm {squared:.6g}; inner products under profile {profile.name} hold up to "
-            f"{profile.max_squared_norm:.6g}",
+            f"squared norm {squared:.6g}; inner products under profile {profile.name} hold up to {limit:.6g}",
         )
-
-
-def slots_of(values: Values, start: int, profile: Profile) -> NDArray[np.complex128]:
-    """Slots of the ciphertext that begins at ``start``: complex128 [N/2], neighbours paired, zeros last."""
-    part = np.zeros(profile.values_per_ciphertext, dtype=np.float64)
-    taken = values[start : start + part.size]
-    part[: taken.size] = taken
-    return part.view(np.complex128)
 
 
 class Sealer:
@@ -93,12 +85,13 @@ class Sealer:
 
     Args:
         secret_key: the federation's.
+        crew: the processes that long vectors are sealed in, of the same key; None: this one.
     """
 
-    def __init__(self, secret_key: SecretKey) -> None:
+    def __init__(self, secret_key: SecretKey, crew: Crew | None = None) -> None:
         self.profile = secret_key.profile
         self._key = secret_key
-        self._context = context_of(secret_key.profile)
+        self._crew = None if _has_slots(self.profile) else crew or Crew(secret_key)
 
     def __repr__(self) -> str:
         return f"<Sealer of profile {self.profile.name}>"
@@ -106,18 +99,26 @@ class Sealer:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a sealer holds a secret key and is not pickled")
 
-    def seal(self, values: Values) -> bytes:
+    def seal(self, values: Values, *, steps: Steps | None = None, carry: Carry | None = None) -> bytes:
         """The sealed vector (see ``wire``) of float32 or float64 values [n]; empty for n = 0.
 
         Raises:
             UpdateError: as ``check_values``.
         """
-        return b"".join(self.seal_blocks(values))
+        return b"".join(self.seal_blocks(values, steps=steps, carry=carry))
 
-    def seal_blocks(self, values: Values) -> Iterator[bytes]:
-        """The same bytes piece by piece: header, then one ciphertext after the other.
+    def seal_blocks(
+        self, values: Values, *, steps: Steps | None = None, carry: Carry | None = None
+    ) -> Iterator[bytes]:
+        """The same bytes piece by piece: header, then up to ``BATCH`` ciphertexts at a time.
 
-        No more than one ciphertext is held. The whole vector is checked before this returns.
+        Beside the vector no more than ``BATCH`` ciphertexts are held per process that seals. The whole vector
+        is checked before this returns.
+
+        Args:
+            values: float32 or float64 [n].
+            steps: what a quantising profile seals the values in; None for others.
+            carry: error feedback of a quantising profile.
 
         Raises:
             UpdateError: as ``check_values``.
@@ -125,59 +126,64 @@ class Sealer:
         check_values(values, self.profile)
         if not values.size:
             return iter(())
-        starts = range(0, values.size, self.profile.values_per_ciphertext)
-        return chain((sealed_header(self.profile),), (self._seal_at(values, start) for start in starts))
+        return chain((sealed_header(self.profile),), self._batches(values, steps, carry))
 
-    def _seal_at(self, values: Values, start: int) -> bytes:
-        context = self._context
-        plaintext = context.encode(slots_of(values, start, self.profile).tolist())
-        fresh = self._key.seal_encryptor.encrypt_symmetric(plaintext)
-        polynomial, seed = context.seeded_form.read(fresh)
-        return pack_sealed(SealedCiphertext(polynomial=polynomial, seed=seed), self.profile)
+    def _batches(self, values: Values, steps: Steps | None, carry: Carry | None) -> Iterator[bytes]:
+        if self._crew is None:
+            return seal_slots(values, self._key)
+        profile, code = self.profile, code_of(self.profile, steps, values.size, carry)
+        count = profile.ciphertext_count(values.size)
+        encoded = (
+            code.encode(values, first * profile.values_per_ciphertext, min(BATCH, count - first))
+            for first in range(0, count, BATCH)
+        )
+        return self._crew.seal(encoded, count)
 
 
 def weighted_sum(
-    readers: Sequence[CiphertextReader], weights: Sequence[int], values: int, profile: Profile
+    readers: Sequence[CiphertextReader],
+    weights: Sequence[int],
+    profile: Profile,
+    *,
+    ciphertexts: range,
 ) -> Iterator[bytes]:
-    """The aggregate vector Σ w_i·u_i of sealed vectors, piece by piece: header, then one ciphertext after
-    the other.
+    """Some ciphertexts of the aggregate vector Σ w_i·u_i of sealed vectors, one after the other.
 
     Exact on the ciphertexts: the integer weights multiply residues. At any time one client's ciphertext and
     the running sum are held, however many clients there are. Vectors of weight 0 are not read.
 
     Args:
         readers: one per client, giving its sealed ciphertexts by index.
-        weights: integers ≥ 0 with 1 ≤ Σ ≤ ``WEIGHT_TOTAL``.
-        values: n, the same for every vector.
-        profile: theirs.
+        weights: integers ≥ 0 with 1 ≤ Σ ≤ the profile's weight total.
+        profile: the vectors'.
+        ciphertexts: which; other ranges can be summed elsewhere at the same time. What precedes the first is
+            ``wire.aggregate_header``.
 
     Raises:
         CiphertextError: as ``parse_sealed``.
     """
     total = sum(weights)
-    if len(readers) != len(weights) or min(weights, default=0) < 0 or not 1 <= total <= WEIGHT_TOTAL:
+    if len(readers) != len(weights) or min(weights, default=0) < 0 or not 1 <= total <= profile.weight_total:
         raise ValueError(
-            f"weights must be ≥ 0, one per vector, with a sum of 1 to {WEIGHT_TOTAL}, not {total}"
+            f"weights must be ≥ 0, one per vector, with a sum of 1 to {profile.weight_total}, not {total}"
         )
-    context = context_of(profile)
-    counted = [
-        (reader, context.integer(weight))
-        for reader, weight in zip(readers, weights, strict=True)
-        if weight > 0
-    ]
-    if values:
-        yield aggregate_header(profile, total)
-    for index in range(profile.ciphertext_count(values)):
+    ring = ring_of(profile)
+    counted = [(reader, weight) for reader, weight in zip(readers, weights, strict=True) if weight]
+    for index in ciphertexts:
         running = None
-        for reader, factor in counted:
+        for reader, weight in counted:
             parsed = parse_sealed(reader(index), profile)
-            item = context.seeded_ciphertext(parsed.polynomial, parsed.seed)
-            context.evaluator.multiply_plain_inplace(item, factor)
-            if running is None:
-                running = item
-            else:
-                context.evaluator.add_inplace(running, item)
-        yield pack_aggregate(context.residues(running), profile)
+            running = ring.add(running, ring.times(ring.expand(parsed.polynomial, parsed.seed), weight))
+        yield pack_aggregate(ring.residues(running), profile)
+
+
+def aggregate_vector(
+    readers: Sequence[CiphertextReader], weights: Sequence[int], values: int, profile: Profile
+) -> Iterator[bytes]:
+    """The whole aggregate vector, header first; nothing for no values. Arguments as ``weighted_sum``."""
+    if values:
+        yield aggregate_header(profile, sum(weights))
+    yield from weighted_sum(readers, weights, profile, ciphertexts=range(profile.ciphertext_count(values)))
 
 
 class Opener:
@@ -185,13 +191,14 @@ class Opener:
 
     Args:
         secret_key: the federation's.
+        crew: the processes that long vectors are opened in, of the same key; None: this one.
     """
 
-    def __init__(self, secret_key: SecretKey) -> None:
+    def __init__(self, secret_key: SecretKey, crew: Crew | None = None) -> None:
         self.profile = secret_key.profile
         self._key = secret_key
-        self._context = context_of(secret_key.profile)
-        self._lwe = LweSecret(secret_key)
+        self._crew = None if _has_slots(self.profile) else crew or Crew(secret_key)
+        self._lwe = LweSecret(secret_key) if self.profile.inner_products else None
 
     def __repr__(self) -> str:
         return f"<Opener of profile {self.profile.name}>"
@@ -199,33 +206,60 @@ class Opener:
     def __reduce__(self) -> NoReturn:
         raise TypeError("an opener holds a secret key and is not pickled")
 
-    def open_vector(self, data: bytes | memoryview, values: int) -> NDArray[np.float64]:
-        """The weighted mean float64 [values] that an aggregate vector holds; see ``Profile.error_bound``.
+    def open_vector(
+        self, data: bytes | memoryview, values: int, *, steps: Steps | None = None
+    ) -> NDArray[np.float64]:
+        """The weighted mean float64 [values] that an aggregate vector holds; see ``bounds.error_bound``.
+
+        Args:
+            data: the vector.
+            values: how many it holds.
+            steps: what a quantising profile's values were sealed in; None for others.
 
         Raises:
             CiphertextError: as ``parse_aggregate_header``, ``check_length`` and ``parse_aggregate``; nothing
                 is opened then.
         """
-        profile, context = self.profile, self._context
+        profile = self.profile
         check_length(data, profile.aggregate_bytes(values), f"an aggregate vector of {values} values")
+        opened = np.empty(values, dtype=np.float64)
         if not values:
-            return np.empty(0, dtype=np.float64)
-        view, step = memoryview(data), profile.aggregate_ciphertext_bytes
-        total = parse_aggregate_header(view, profile)
-        opened = np.empty(profile.ciphertext_count(values) * profile.values_per_ciphertext, dtype=np.float64)
-        for index, start in enumerate(range(AGGREGATE_HEADER_BYTES, len(view), step)):
-            residues = parse_aggregate(view[start : start + step], profile)
-            plaintext = seal.Plaintext()
-            self._key.seal_decryptor.decrypt(context.ciphertext(residues), plaintext)
-            slots = np.array(context.encoder.decode_complex(plaintext), dtype=np.complex128)
-            at = index * profile.values_per_ciphertext
-            opened[at : at + profile.values_per_ciphertext] = slots.view(np.float64)
-        return opened[:values] / total
+            return opened
+        total = parse_aggregate_header(data, profile)
+        body = memoryview(data)[AGGREGATE_HEADER_BYTES:]
+        at = 0
+        for part in self._parts(body, values, steps, total):
+            taken = part[: values - at]
+            opened[at : at + taken.size] = taken
+            at += taken.size
+        return opened
+
+    def _parts(
+        self, body: memoryview, values: int, steps: Steps | None, total: int
+    ) -> Iterator[NDArray[np.float64]]:
+        if self._crew is None:
+            yield from open_slots(body, self._key, total)
+            return
+        profile, code = self.profile, code_of(self.profile, steps, values)
+        size, at = BATCH * profile.aggregate_ciphertext_bytes, 0
+        batches = (body[start : start + size] for start in range(0, len(body), size))
+        for coefficients in self._crew.open(batches, profile.ciphertext_count(values)):
+            yield code.decode(coefficients, at, total)
+            at += len(coefficients) * profile.values_per_ciphertext
 
     def open_scalar(self, data: bytes | memoryview) -> float:
-        """The inner product that a released scalar holds; see ``Profile.product_error_bound``.
+        """The inner product that a released scalar holds; see ``bounds.product_error_bound``.
 
         Raises:
             CiphertextError: as ``parse_scalar``.
         """
-        return self._lwe.open(parse_scalar(data, self.profile))
+        scalar = parse_scalar(data, self.profile)
+        assert self._lwe is not None
+        return self._lwe.open(scalar)
+
+
+def _has_slots(profile: Profile) -> bool:
+    """True where ciphertexts are sealed and opened by ``slots``, for exchange with TenSEAL, in this
+    process.
+    """
+    return isinstance(profile.encoding, Slots)

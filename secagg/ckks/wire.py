@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.ckks.packing import pack, packed_bytes, unpack
-from secagg.ckks.profiles import HEADER_BYTES, SEED_BYTES, WEIGHT_TOTAL, Profile, profile_by_code
+from secagg.ckks.parameters import HEADER_BYTES, SEED_BYTES, Profile
+from secagg.ckks.profiles import profile_by_code
 from secagg.errors import CiphertextError, Code
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 _TOTAL = struct.Struct("<I")
+_CONSTANT = struct.Struct("<Q")
 AGGREGATE_HEADER_BYTES = HEADER_BYTES + _TOTAL.size
+_SCALAR_FRONT_BYTES = HEADER_BYTES + 1 + _TOTAL.size + _CONSTANT.size
 
 
 class Form(IntEnum):
@@ -37,12 +40,12 @@ class ScalarKind(IntEnum):
     """How many polynomials a released scalar brings along: see ``ReleasedScalar``."""
 
     LINEAR = 1
-    BILINEAR = 3
+    BILINEAR = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedCiphertext:
-    """A fresh ciphertext: residues uint64 [primes, N] in NTT order, and the seed of its second polynomial."""
+    """A fresh ciphertext: its first polynomial, uint64 [primes, N], and the seed of the second."""
 
     polynomial: NDArray[np.uint64]
     seed: bytes
@@ -50,18 +53,18 @@ class SealedCiphertext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleasedScalar:
-    """An LWE-like sample under the secrets (s), or (s, σ(s), s·σ(s)), that hides one number.
+    """An LWE-like sample under the secrets (s), or (s, s·σ(s)), that hides one number.
 
-    Opened, it is b + Σ_j ⟨a_j, s_j⟩ mod q, ⟨a, s⟩ being the constant coefficient of the product.
+    Opened, it is b + Σ_j ⟨a_j, s_j⟩ mod p, ⟨a, s⟩ being the constant coefficient of the product.
 
     Args:
-        weight_total: what the number must be divided by beside the squared scale, 1 to ``WEIGHT_TOTAL``.
-        constant: b, one residue per prime.
-        polynomials: a_j as coefficients, uint64 [1 or 3, primes, N].
+        weight_total: what the number must be divided by beside the squared scale.
+        constant: b, below p.
+        polynomials: a_j as coefficients, uint64 [1 or 2, N].
     """
 
     weight_total: int
-    constant: tuple[int, ...]
+    constant: int
     polynomials: NDArray[np.uint64]
 
 
@@ -147,26 +150,13 @@ def parse_sealed(data: bytes | memoryview, profile: Profile) -> SealedCiphertext
     return SealedCiphertext(polynomial=polynomial, seed=bytes(data[:SEED_BYTES]))
 
 
-def check_sealed_vector(data: bytes | memoryview, values: int, profile: Profile) -> None:
-    """See that bytes are a sealed vector of this many values, ciphertext by ciphertext.
-
-    Raises:
-        CiphertextError: as ``check_header``, ``check_length`` and ``parse_sealed``.
-    """
-    check_header(data, Form.SEALED, profile)
-    check_length(data, profile.sealed_bytes(values), f"a sealed vector of {values} values")
-    view, step = memoryview(data), profile.sealed_ciphertext_bytes
-    for start in range(HEADER_BYTES, len(data), step):
-        parse_sealed(view[start : start + step], profile)
-
-
 def aggregate_header(profile: Profile, weight_total: int) -> bytes:
     """What precedes the ciphertexts of an aggregate vector."""
     return header(Form.AGGREGATE, profile) + _TOTAL.pack(weight_total)
 
 
 def parse_aggregate_header(data: bytes | memoryview, profile: Profile) -> int:
-    """The weight total, 1 to ``WEIGHT_TOTAL``.
+    """The weight total, 1 to the profile's.
 
     Raises:
         CiphertextError: as ``check_header``; CIPHERTEXT_MALFORMED for an impossible weight total.
@@ -174,11 +164,11 @@ def parse_aggregate_header(data: bytes | memoryview, profile: Profile) -> int:
     check_header(data, Form.AGGREGATE, profile)
     if len(data) < AGGREGATE_HEADER_BYTES:
         raise malformed(f"{len(data)} bytes are less than an aggregate vector's header")
-    return _weight_total(data, HEADER_BYTES)
+    return _weight_total(data, HEADER_BYTES, profile)
 
 
 def pack_aggregate(residues: NDArray[np.uint64], profile: Profile) -> bytes:
-    """Both polynomials of one ciphertext, from residues [2, primes, N]."""
+    """Both polynomials of one ciphertext, from residues uint64 [2, primes, N]."""
     return b"".join(pack_polynomial(part, profile.primes) for part in residues)
 
 
@@ -199,16 +189,15 @@ def parse_aggregate(data: bytes | memoryview, profile: Profile) -> NDArray[np.ui
 
 def scalar_bytes(kind: ScalarKind, profile: Profile) -> int:
     """Exact length of a released scalar of this kind."""
-    return HEADER_BYTES + 1 + _TOTAL.size + profile.constant_bytes + kind * profile.polynomial_bytes
+    return _SCALAR_FRONT_BYTES + kind * profile.polynomial_bytes
 
 
 def pack_scalar(scalar: ReleasedScalar, profile: Profile) -> bytes:
-    """Header, kind byte, u32 weight total, b as one u64 per prime, then the polynomials."""
+    """Header, kind byte, u32 weight total, b as u64, then the polynomials."""
     kind = ScalarKind(len(scalar.polynomials))
-    constant = np.array(scalar.constant, dtype="<u8").tobytes()
-    polynomials = b"".join(pack_polynomial(part, profile.primes) for part in scalar.polynomials)
     front = header(Form.SCALAR, profile) + bytes((kind,)) + _TOTAL.pack(scalar.weight_total)
-    return front + constant + polynomials
+    polynomials = (pack_polynomial(part[None, :], profile.primes) for part in scalar.polynomials)
+    return front + _CONSTANT.pack(scalar.constant) + b"".join(polynomials)
 
 
 def scalar_kind(data: bytes | memoryview, profile: Profile) -> ScalarKind:
@@ -230,30 +219,33 @@ def parse_scalar(data: bytes | memoryview, profile: Profile) -> ReleasedScalar:
     """A released scalar.
 
     Raises:
-        CiphertextError: as ``scalar_kind``; CIPHERTEXT_MALFORMED for another length, an impossible weight
-            total, or a residue that is not below its prime.
+        CiphertextError: PROFILE_MISMATCH for a profile without inner products; as ``scalar_kind``;
+            CIPHERTEXT_MALFORMED for another length, an impossible weight total, or a residue that is not
+            below its prime.
     """
+    if not profile.inner_products:
+        raise CiphertextError(Code.PROFILE_MISMATCH, f"profile {profile.name} has no released scalars")
     kind = scalar_kind(data, profile)
     check_length(data, scalar_bytes(kind, profile), "a released scalar of this kind")
     view = memoryview(data)
-    total = _weight_total(view, HEADER_BYTES + 1)
-    at = HEADER_BYTES + 1 + _TOTAL.size
-    constant = tuple(int(word) for word in np.frombuffer(view[at : at + profile.constant_bytes], "<u8"))
-    if any(word >= prime for word, prime in zip(constant, profile.primes, strict=True)):
+    total = _weight_total(view, HEADER_BYTES + 1, profile)
+    (constant,) = _CONSTANT.unpack_from(view, HEADER_BYTES + 1 + _TOTAL.size)
+    if constant >= profile.modulus:
         raise malformed("a released scalar's constant is not below its prime")
-    at += profile.constant_bytes
     size = profile.polynomial_bytes
     polynomials = [
-        unpack_polynomial(view[start : start + size], profile.primes, profile.poly_degree)
-        for start in range(at, len(view), size)
+        unpack_polynomial(view[start : start + size], profile.primes, profile.poly_degree)[0]
+        for start in range(_SCALAR_FRONT_BYTES, len(view), size)
     ]
     return ReleasedScalar(weight_total=total, constant=constant, polynomials=np.stack(polynomials))
 
 
-def _weight_total(data: bytes | memoryview, at: int) -> int:
+def _weight_total(data: bytes | memoryview, at: int, profile: Profile) -> int:
     total: int = _TOTAL.unpack_from(data, at)[0]
-    if not 1 <= total <= WEIGHT_TOTAL:
-        raise malformed(f"a weight total of {total}; 1 to {WEIGHT_TOTAL} are possible")
+    if not 1 <= total <= profile.weight_total:
+        raise malformed(
+            f"a weight total of {total}; 1 to {profile.weight_total} are possible under {profile.name}"
+        )
     return total
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from secagg._proto import aggregator_pb2 as pb
 from secagg.aggregate import aggregate_bytes, open_aggregate
-from secagg.ckks.profiles import Profile, profile
+from secagg.ckks.parameters import Profile
+from secagg.ckks.profiles import profile
 from secagg.client.federation import Federation
 from secagg.client.outbox import StateFolder
 from secagg.client.result import Model
@@ -23,10 +24,11 @@ from secagg.custody.custody import Custody, Decryptor
 from secagg.custody.shared import open_custody
 from secagg.errors import Code, ConfigError, RoundError, SecaggError, UpdateError
 from secagg.model_file import read_model
-from secagg.payload import seal_update
+from secagg.payload import Quantisation, seal_update
 from secagg.plan import Protection, RoundPlan, Significance
 from secagg.release import Quantity, open_release
 from secagg.rule import RuleLoader, Statistics, StatisticsRequest
+from secagg.scales import Scales
 from secagg.selection.layout import Layout
 from secagg.selection.mask import Mask, derive_mask, entries_to_hide, propose_mask, required_mask
 from secagg.update import Manifest
@@ -69,10 +71,12 @@ class Opening:
     Args:
         federation: says what the federation is, and holds the connection.
         folder: where downloads go.
+        workers: processes that seal and open long vectors; 1: this one; 0: one per core.
     """
 
-    def __init__(self, federation: Federation, folder: StateFolder) -> None:
+    def __init__(self, federation: Federation, folder: StateFolder, *, workers: int = 1) -> None:
         self._federation = federation
+        self._workers = workers
         self._folder = folder
         self._custody: Custody | None = None
         self._model: tuple[int, NDArray[np.float32]] | None = None
@@ -122,14 +126,35 @@ class Opening:
                 round=plan.round,
             )
 
-    def seal(self, plan: RoundPlan, layout: Layout, flat: NDArray[np.float32]) -> Iterator[bytes]:
+    def scales(self, plan: RoundPlan) -> Scales | None:
+        """What every client of this round seals in: a function of the model it starts from; None unless the
+        profile quantises.
+
+        Raises:
+            SecaggError: as ``base_vector``.
+        """
+        if not profile(plan.profile).quantised:
+            return None
+        return Scales.around(self.base_vector(plan), plan.manifest)
+
+    def seal(
+        self, plan: RoundPlan, layout: Layout, flat: NDArray[np.float32], *, sample_count: int
+    ) -> Iterator[bytes]:
         """The payload of an update, piece by piece.
+
+        Args:
+            sample_count: what the plan counts; under a quantising profile the values are sealed times it.
 
         Raises:
             UpdateError: UPDATE_OUT_OF_RANGE for values the profile has no room for.
         """
         sealer = self._custody_of(plan.key_id).sealer() if layout.mask.hidden_count else None
-        return seal_update(flat, layout, sealer)
+        scales = self.scales(plan)
+        if scales is None:
+            return seal_update(flat, layout, sealer)
+        weight = min(sample_count, plan.max_sample_count) / plan.max_sample_count
+        carry = self._folder.feedback.begin(layout)
+        return seal_update(flat, layout, sealer, Quantisation(scales=scales, weight=weight, carry=carry))
 
     def statistics(
         self, plan: RoundPlan, layout: Layout, request: StatisticsRequest
@@ -163,7 +188,9 @@ class Opening:
         Raises:
             CiphertextError: AGGREGATE_MALFORMED.
         """
-        return self._aggregate(plan.round, plan.key_id, layout, profile(plan.profile))
+        return self._aggregate(
+            plan.round, plan.key_id, layout, profile(plan.profile), scales=self.scales(plan)
+        )
 
     def base_vector(self, plan: RoundPlan) -> NDArray[np.float32]:
         """The model a plan starts from, float32 [d]; downloaded and opened unless it is open already.
@@ -248,11 +275,15 @@ class Opening:
         mask = derive_mask(form.protection, form.manifest, federation_id, round, agreed)
         return Layout(form.manifest, mask, form.statistics_tensors)
 
-    def _aggregate(self, round: int, key_id: bytes, layout: Layout, form: Profile) -> NDArray[np.float32]:
+    def _aggregate(
+        self, round: int, key_id: bytes, layout: Layout, form: Profile, *, scales: Scales | None = None
+    ) -> NDArray[np.float32]:
         path = self._download(pb.ARTIFACT_KIND_AGGREGATE, round, aggregate_bytes(layout, form))
         opener = self._opener(key_id, layout)
         with self._timed("aggregate", round):
-            return open_aggregate(path, round=round, layout=layout, profile=form, opener=opener)
+            return open_aggregate(
+                path, round=round, layout=layout, profile=form, opener=opener, scales=scales
+            )
 
     def _opener(self, key_id: bytes, layout: Layout) -> Decryptor | None:
         return self._custody_of(key_id).opener() if layout.mask.hidden_count else None
@@ -266,7 +297,9 @@ class Opening:
         """
         if self._custody is None or self._custody.key_id != key_id:
             grant = self._fetch(pb.ARTIFACT_KIND_KEY_GRANT, 0, MAX_GRANT_BYTES)
-            self._custody = open_custody(self._federation.identity, self._federation.descriptor, grant)
+            self._custody = open_custody(
+                self._federation.identity, self._federation.descriptor, grant, workers=self._workers
+            )
         if self._custody.key_id != key_id:
             raise UpdateError(
                 Code.KEY_MISMATCH,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from secagg.client.feedback import ErrorFeedback
 from secagg.errors import Code, ConfigError, UpdateError
 from secagg.selection.mask import Mask
 
@@ -83,6 +84,8 @@ class StateFolder:
         self.downloads = path / "downloads"
         self._outbox = path / "outbox"
         self._required = path / "required-mask"
+        self.feedback = ErrorFeedback(path)
+        """What rounding has left over of earlier updates, under a quantising profile."""
         try:
             self._outbox.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

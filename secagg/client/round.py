@@ -118,7 +118,8 @@ class Round:
 
         Args:
             tensors: the model after training, finite float32 tensors as in ``plan.manifest``.
-            sample_count: how many samples it was trained on, ≥ 1; counted up to ``plan.max_sample_count``.
+            sample_count: how many samples it was trained on, ≥ 1; counted up to ``plan.max_sample_count``,
+                and told to the server up to the descriptor's.
 
         Neither is looked at when ``resuming``: an update once sealed is this round's update.
 
@@ -144,6 +145,7 @@ class Round:
             own_weight = self._vote(entry)
             status = self._federation.await_round(self.number, RoundState.AGGREGATED)
             flat = self._opening.aggregate(self.plan, self._layout)
+            self._folder.feedback.settle(self._layout)
             self._confirm(flat)
         except SecaggError as error:
             if error.code not in RESUMABLE:
@@ -190,15 +192,21 @@ class Round:
                 f"sample_count is {sample_count!r}; it must be a whole number ≥ 1",
                 round=self.number,
             )
+        # Neither plan nor policy counts more, so the server need not know of more.
+        counted = min(int(sample_count), self._federation.descriptor.max_sample_count)
         flat = self.plan.manifest.flatten(tensors)
-        pieces = self._opening.seal(self.plan, self._layout, flat)
+        scales = self._opening.scales(self.plan)
+        pieces = self._opening.seal(self.plan, self._layout, flat, sample_count=counted)
         started = time.perf_counter()
         payload = self._folder.write_payload(pieces, self.plan.chunk_bytes)
         seal_s = time.perf_counter() - started
-        # What the plan will count is all the server needs to know.
-        counted = min(int(sample_count), self.plan.max_sample_count)
         header, signature = self._sign(
-            PayloadKind.UPDATE, self.plan.mask_sha256, counted, payload.size, payload.sha256
+            PayloadKind.UPDATE,
+            self.plan.mask_sha256,
+            counted,
+            payload.size,
+            payload.sha256,
+            scales=scales.to_bytes() if scales is not None else b"",
         )
         entry = Entry(
             round=self.number,
@@ -217,7 +225,14 @@ class Round:
         return entry
 
     def _sign(
-        self, kind: PayloadKind, mask_sha256: bytes, sample_count: int, size: int, content_sha256: bytes
+        self,
+        kind: PayloadKind,
+        mask_sha256: bytes,
+        sample_count: int,
+        size: int,
+        content_sha256: bytes,
+        *,
+        scales: bytes = b"",
     ) -> tuple[bytes, bytes]:
         """The canonical header of a payload, and its signature."""
         header = UpdateHeader(
@@ -229,6 +244,7 @@ class Round:
             key_id=self.plan.key_id,
             manifest_sha256=self.plan.manifest.digest,
             mask_sha256=mask_sha256,
+            scales=scales,
             sample_count=sample_count,
             payload_bytes=size,
             content_sha256=content_sha256,

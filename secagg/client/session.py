@@ -34,14 +34,20 @@ class Client:
     """
 
     def __init__(
-        self, identity: ClientIdentity, connection: Connection, folder: StateFolder, rules: RuleLoader
+        self,
+        identity: ClientIdentity,
+        connection: Connection,
+        folder: StateFolder,
+        rules: RuleLoader,
+        *,
+        workers: int = 0,
     ) -> None:
         self._identity = identity
         self._connection = connection
         self._folder = folder
         self._rules = rules
         self._federation = Federation(identity, connection)
-        self._opening = Opening(self._federation, folder)
+        self._opening = Opening(self._federation, folder, workers=workers)
         self._end: FederationEnd | None = None
         self._seen = 0
         self._offered: Round | None = None
@@ -55,6 +61,7 @@ class Client:
         rules: RuleLoader,
         state: Path | str | None = None,
         patience_s: float = DEFAULT_PATIENCE_S,
+        workers: int = 0,
         on_event: OnEvent | None = None,
     ) -> Client:
         """A client from its identity folder. Connects when first needed.
@@ -66,6 +73,8 @@ class Client:
             state: where the sealed update is kept until its round is over; default ``identity/state``.
                 Needs room for one payload and one aggregate; one client process per folder.
             patience_s: seconds without progress before SERVER_UNREACHABLE; > 0.
+            workers: processes that seal and open long vectors; 0: one per core; 1: this one. They start with
+                the first vector of more than 64 ciphertexts, and end with the client.
             on_event: ``on_event(name, fields)`` is told what happens; it may be called from a gRPC thread.
 
         Raises:
@@ -83,7 +92,7 @@ class Client:
         loaded = ClientIdentity.load(Path(identity))
         folder = StateFolder(Path(state) if state is not None else Path(identity) / "state")
         connection = Connection(loaded, server, patience_s=patience_s, on_event=on_event or _log_event)
-        return cls(loaded, connection, folder, rules)
+        return cls(loaded, connection, folder, rules, workers=workers)
 
     @property
     def name(self) -> str:

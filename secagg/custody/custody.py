@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.ckks.profiles import Profile
+from secagg.ckks.parameters import Profile
+from secagg.ckks.quantisation import Carry, Steps
 
 
 class Encryptor(Protocol):
@@ -23,8 +24,12 @@ class Encryptor(Protocol):
         """The CKKS profile it seals under."""
         ...
 
-    def seal_blocks(self, values: NDArray[np.float32]) -> Iterator[bytes]:
+    def seal_blocks(
+        self, values: NDArray[np.float32], *, steps: Steps | None = None, carry: Carry | None = None
+    ) -> Iterator[bytes]:
         """The sealed vector of float32 [n], piece by piece; nothing for n = 0.
+
+        A quantising profile needs ``steps``, and can be given error feedback.
 
         Raises:
             UpdateError: UPDATE_NOT_FINITE, UPDATE_OUT_OF_RANGE; before the first piece.
@@ -40,8 +45,10 @@ class Decryptor(Protocol):
         """The CKKS profile of what it opens."""
         ...
 
-    def open_vector(self, data: bytes | memoryview, values: int) -> NDArray[np.float64]:
-        """The weighted mean float64 [values] that an aggregate vector holds; see ``Profile.error_bound``.
+    def open_vector(
+        self, data: bytes | memoryview, values: int, *, steps: Steps | None = None
+    ) -> NDArray[np.float64]:
+        """The weighted mean float64 [values] that an aggregate vector holds; see ``bounds.error_bound``.
 
         Raises:
             CiphertextError: CIPHERTEXT_MALFORMED, PROFILE_MISMATCH; nothing is opened then.
@@ -49,7 +56,7 @@ class Decryptor(Protocol):
         ...
 
     def open_scalar(self, data: bytes | memoryview) -> float:
-        """The inner product that a released scalar holds; see ``Profile.product_error_bound``.
+        """The inner product that a released scalar holds; see ``bounds.product_error_bound``.
 
         Raises:
             CiphertextError: CIPHERTEXT_MALFORMED, PROFILE_MISMATCH; nothing is opened then.

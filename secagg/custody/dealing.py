@@ -20,7 +20,9 @@ from secagg.custody.grant import seal_grant
 from secagg.custody.identity import CERTIFICATE_FILE
 from secagg.errors import Code, ConfigError, CustodyError, SecaggError
 from secagg.model_file import read_model
+from secagg.plan import ProtectionMode
 from secagg.rule import RuleLoader
+from secagg.scales import MAX_TENSORS
 from secagg.update import Manifest
 
 PUBLIC_KEY_FILE = "ckks_public.key"
@@ -57,7 +59,7 @@ def deal(federation: Path | str, *, rules: RuleLoader, rotate: bool = False) -> 
         config = parse_toml(FederationConfig, folder.settings)
         model = _read_initial_model(folder.root / config.initial_model)
         manifest = Manifest.of(read_model(model))
-        profile_name = choose_profile(config, manifest, rules)
+        profile_name = choose_profile(config, manifest, rules, clients=len(enrolled(folder.root)))
         public, secret = _key_pair(folder, profile_name, rotate=rotate)
         signed, descriptor = _describe(
             folder,
@@ -87,12 +89,18 @@ def deal(federation: Path | str, *, rules: RuleLoader, rotate: bool = False) -> 
     return descriptor
 
 
-def choose_profile(config: FederationConfig, manifest: Manifest, rules: RuleLoader) -> str:
-    """The profile's name: the configured one, or for ``auto`` the most precise one that serves the rule.
+def choose_profile(config: FederationConfig, manifest: Manifest, rules: RuleLoader, *, clients: int) -> str:
+    """The profile's name: the configured one, or for ``auto`` the smallest one that serves the rule.
+
+    ``robust`` where a rule needs inner products; else ``compact``, unless there are more clients or tensors
+    than it has room for, or nothing is encrypted and so nothing saved: then ``precise``.
+
+    Args:
+        clients: how many are enrolled.
 
     Raises:
-        ConfigError: CONFIG_INVALID if the configured profile can't serve the rule, or a named layer is not
-            in the manifest; RULE_UNKNOWN, RULE_UNSUPPORTED.
+        ConfigError: CONFIG_INVALID if the configured profile can't serve the rule or so many clients, or a
+            named layer is not in the manifest; RULE_UNKNOWN, RULE_UNSUPPORTED.
     """
     for layer in config.layers:
         if layer not in {spec.name for spec in manifest.tensors}:
@@ -103,8 +111,24 @@ def choose_profile(config: FederationConfig, manifest: Manifest, rules: RuleLoad
             )
     needs_statistics = rules(config.rule).request(manifest) is not None
     if config.profile == "auto":
-        return "robust" if needs_statistics else "precise"
-    if needs_statistics and not profile(config.profile).inner_products:
+        if needs_statistics:
+            return "robust"
+        fits = clients <= profile("compact").weight_total and len(manifest.tensors) <= MAX_TENSORS
+        return "compact" if fits and config.protect is not ProtectionMode.PLAIN else "precise"
+    chosen = profile(config.profile)
+    if clients > chosen.weight_total:
+        raise ConfigError(
+            Code.CONFIG_INVALID,
+            f"profile is {chosen.name!r}, which has headroom for {chosen.weight_total} clients; {clients} "
+            "are enrolled: use auto or precise",
+        )
+    if chosen.quantised and len(manifest.tensors) > MAX_TENSORS:
+        raise ConfigError(
+            Code.CONFIG_INVALID,
+            f"profile is {chosen.name!r}, which takes up to {MAX_TENSORS} tensors; the model has "
+            f"{len(manifest.tensors)}: use auto or precise",
+        )
+    if needs_statistics and not chosen.inner_products:
         raise ConfigError(
             Code.CONFIG_INVALID,
             f"profile is {config.profile!r}; rule {config.rule!r} needs inner products: use auto or robust",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.ckks.profiles import Profile
+from secagg.ckks.parameters import Profile
 from secagg.errors import Code, UpdateError
 from secagg.selection.mask import Mask
 from secagg.update import Manifest
@@ -117,6 +117,21 @@ class Layout:
     def visible_of(self, flat: NDArray[np.float32], block: int) -> NDArray[np.float32]:
         """The visible entries of one block; a view where they are one run, so not to be written to."""
         return flat[self._visible[block]]
+
+    def hidden_places(self, block: int) -> slice | NDArray[np.intp]:
+        """Where one block's hidden entries lie in the flat vector: one run, or indices in ascending order."""
+        return self._hidden[block]
+
+    def hidden_runs(self, block: int) -> list[tuple[int, int]]:
+        """Index of a tensor and how many of its entries one block hides, in the order of the hidden part."""
+        places = self._hidden[block]
+        ends = np.cumsum([spec.size for spec in self.manifest.tensors])
+        if isinstance(places, slice):
+            bounds = np.clip(ends, places.start, places.stop) - places.start
+        else:
+            bounds = np.searchsorted(places, ends)
+        counts = np.diff(bounds, prepend=0)
+        return [(tensor, int(count)) for tensor, count in enumerate(counts) if count]
 
     def split(self, flat: NDArray[np.float32]) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
         """Hidden and visible entries of every block.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from secagg._proto import aggregator_pb2 as pb
+from secagg.ckks.profiles import profile
 from secagg.custody.trust import Peer
 from secagg.envelope import (
     MAX_HEADER_BYTES,
@@ -17,6 +18,7 @@ from secagg.envelope import (
 )
 from secagg.errors import Code, RoundError, SecaggError, TransferError, UpdateError
 from secagg.plan import RoundPlan, RoundState
+from secagg.scales import Scales
 from secagg.selection import Mask
 
 MIN_KEY_BYTES = 16
@@ -67,7 +69,8 @@ def check_against_plan(header: UpdateHeader, plan: RoundPlan) -> None:
 
     Raises:
         RoundError: ROUND_MISMATCH.
-        UpdateError: PROFILE_MISMATCH, KEY_MISMATCH, MANIFEST_MISMATCH, MASK_MISMATCH, SAMPLE_COUNT_INVALID.
+        UpdateError: PROFILE_MISMATCH, KEY_MISMATCH, MANIFEST_MISMATCH, MASK_MISMATCH, SAMPLE_COUNT_INVALID,
+            ENVELOPE_MALFORMED for scales that the profile has no use for, or not one per tensor.
         TransferError: SIZE_MISMATCH.
     """
     if header.round != plan.round:
@@ -84,6 +87,14 @@ def check_against_plan(header: UpdateHeader, plan: RoundPlan) -> None:
             Code.SAMPLE_COUNT_INVALID,
             f"sample_count is {header.sample_count}; it must be ≤ {MAX_SAMPLE_COUNT}",
         )
+    quantised = header.kind is PayloadKind.UPDATE and profile(plan.profile).quantised
+    scales = len(plan.manifest.tensors) if quantised else 0
+    if len(header.scales) != scales:
+        raise UpdateError(
+            Code.ENVELOPE_MALFORMED, f"the header has {len(header.scales)} scales; the plan asks for {scales}"
+        )
+    if scales:
+        Scales.from_bytes(header.scales)
     size = plan.payload_bytes
     if header.kind is PayloadKind.MASK:
         size = Mask.wire_bytes(plan.manifest.size)

@@ -260,7 +260,7 @@ class Coordinator:
             rule=config.rule,
             statistics_tensors=self.deployment.request.tensors if self.deployment.request else (),
             base_round=outcome.base_round,
-            max_sample_count=config.max_sample_count,
+            max_sample_count=self._count_cap(outcome.base_round),
             payload_bytes=1,
         )
         job = RoundJob(
@@ -274,6 +274,19 @@ class Coordinator:
         await self.journal.call(Journal.announce, message.SerializeToString(deterministic=True), announced)
         self._plans[plan.round], self._rounds[plan.round] = plan, announced
         self._announce_state(announced)
+
+    def _count_cap(self, base_round: int) -> int:
+        """The plan's cap on sample counts: the settings', or what serves a quantising profile's precision.
+
+        Such a profile seals a client's values times count/cap, so that a cap far above all counts costs bits.
+        The largest count of the round before is the tightest that changes no weight; before anybody has said
+        how many samples it has, all count alike.
+        """
+        config = self.deployment.config
+        if not self.deployment.profile.quantised:
+            return config.max_sample_count
+        counts = [a.sample_count for a in self._rounds[base_round].accepted] if base_round else [1]
+        return min(config.max_sample_count, max(counts))
 
     def _announce_state(self, round_: Round) -> None:
         fields: dict[str, object] = {"round": round_.number, "state": round_.state.name}

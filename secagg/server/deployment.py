@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from secagg.ckks.keys import PublicKey
-from secagg.ckks.profiles import Profile, profile
+from secagg.ckks.parameters import Profile
+from secagg.ckks.profiles import profile
 from secagg.config import SETTINGS_FILE, FederationConfig, parse_toml
 from secagg.custody.dealing import INITIAL_MODEL_FILE, PUBLIC_KEY_FILE
 from secagg.custody.descriptor import DESCRIPTOR_FILE, Descriptor, SignedDescriptor
@@ -126,6 +127,13 @@ class Deployment:
                 f"{self.directory / PUBLIC_KEY_FILE} is not the key the descriptor names; run: secagg deal",
             )
         products = self.request is not None and self.hides
+        if len(self.roster.names) > self.profile.weight_total:
+            raise ConfigError(
+                Code.CONFIG_INVALID,
+                f"{len(self.roster.names)} clients are enrolled; profile {self.profile.name} has headroom "
+                f"for {self.profile.weight_total}: set profile = precise and deal a new key "
+                "(secagg deal --rotate)",
+            )
         if products and not self.profile.inner_products:
             _disagree(f"rule {config.rule} needs inner products; profile {self.profile.name} has none")
 

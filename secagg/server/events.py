@@ -25,12 +25,13 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
-    """One accepted update. ``update_id`` has 16 bytes, ``content_sha256`` 32."""
+    """One accepted update. ``update_id`` has 16 bytes, ``content_sha256`` 32; ``scales`` as in its header."""
 
     client: str
     update_id: bytes
     sample_count: int
     content_sha256: bytes
+    scales: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from secagg.errors import Code, ServerError
 from secagg.plan import RoundState
 from secagg.server.events import Acceptance, Confirmation, Round, Vote
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,6 +39,7 @@ CREATE TABLE acceptances (
     update_id BLOB NOT NULL UNIQUE,
     sample_count INTEGER NOT NULL,
     content_sha256 BLOB NOT NULL,
+    scales BLOB NOT NULL,
     PRIMARY KEY (round, client),
     UNIQUE (round, position)
 ) WITHOUT ROWID;
@@ -299,9 +300,15 @@ class Journal:
             number=number,
             state=RoundState(state),
             accepted=tuple(
-                Acceptance(client=client, update_id=update_id, sample_count=count, content_sha256=content)
-                for client, update_id, count, content in self._entries(
-                    "SELECT client, update_id, sample_count, content_sha256 FROM acceptances", number
+                Acceptance(
+                    client=client,
+                    update_id=update_id,
+                    sample_count=count,
+                    content_sha256=content,
+                    scales=scales,
+                )
+                for client, update_id, count, content, scales in self._entries(
+                    "SELECT client, update_id, sample_count, content_sha256, scales FROM acceptances", number
                 )
             ),
             statistics_sha256=statistics,
@@ -342,7 +349,13 @@ def _columns(entry: Acceptance | Vote | Confirmation | bytes) -> tuple[object, .
     """A row's columns after round and position, in the order of its table."""
     match entry:
         case Acceptance():
-            return (entry.client, entry.update_id, entry.sample_count, entry.content_sha256)
+            return (
+                entry.client,
+                entry.update_id,
+                entry.sample_count,
+                entry.content_sha256,
+                entry.scales,
+            )
         case Vote():
             # JSON keeps a double's shortest exact form, so what is read back is the same number.
             return (entry.client, json.dumps(entry.weights), entry.signature)

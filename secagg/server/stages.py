@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secagg.ckks.profiles import WEIGHT_TOTAL
 from secagg.errors import Code, RoundError, ServerError
 from secagg.plan import RoundState
 from secagg.rule import StatisticsRequest
 from secagg.server import work
 from secagg.server.events import Aggregated, Decided, Failed, Round, Scored
-from secagg.weights import integer_weights
+from secagg.server.spool import digest_of
+from secagg.weights import agreeing, countable_weights
 
 if TYPE_CHECKING:
     from secagg.server.coordinator import Coordinator
+
+_log = logging.getLogger(__name__)
 
 
 class Stages:
@@ -74,27 +77,37 @@ class Stages:
                 weights = coordinator.deployment.rule.settle(ballots, counts)
                 if weights.shape != counts.shape:
                     raise RoundError(Code.NO_DECISION, f"the rule gave weights of shape {weights.shape}")
-                integers = integer_weights(weights, total=WEIGHT_TOTAL)
+                integers = countable_weights(
+                    weights,
+                    counts,
+                    agreeing([a.scales for a in now.accepted]),
+                    coordinator.deployment.profile,
+                )
             except RoundError as error:
+                _log.warning("round %d has no decision: %s", now.number, error.message)
                 await coordinator.commit(now.number, Failed(code=error.code))
                 return
             await coordinator.commit(now.number, Decided(weights=tuple(integers.tolist())))
 
     async def aggregate(self, round_: Round) -> None:
         """DECIDED → AGGREGATED: sums the updates with the journal's weights; the same bytes every time."""
-        started, spool = time.monotonic(), self._coordinator.spool
+        started, coordinator, spool = time.monotonic(), self._coordinator, self._coordinator.spool
         chosen = [(a, w) for a, w in zip(round_.accepted, round_.weights, strict=True) if w]
-        out = spool.scratch()
-        digest = await self._coordinator.workers.run(
-            work.aggregate,
-            self._coordinator.job(round_.number),
-            out,
-            [self._update(round_, a.update_id) for a, _ in chosen],
-            [w for _, w in chosen],
+        job = work.SumJob(
+            round=coordinator.job(round_.number),
+            paths=tuple(self._update(round_, acceptance.update_id) for acceptance, _ in chosen),
+            weights=tuple(weight for _, weight in chosen),
+            scales=chosen[0][0].scales,
         )
-        await self._coordinator.in_thread(spool.publish, out, spool.aggregate(round_.number))
-        await self._coordinator.apply(round_.number, Aggregated(aggregate_sha256=digest))
-        self._coordinator.observer.emit(
+        out, parts = spool.scratch(), coordinator.workers.count
+        await coordinator.workers.run(work.begin_aggregate, job, out)
+        await asyncio.gather(
+            *(coordinator.workers.run(work.sum_part, job, out, part, parts) for part in range(parts))
+        )
+        await coordinator.in_thread(spool.publish, out, spool.aggregate(round_.number))
+        digest = await coordinator.in_thread(digest_of, spool.aggregate(round_.number))
+        await coordinator.apply(round_.number, Aggregated(aggregate_sha256=digest))
+        coordinator.observer.emit(
             "aggregated", round=round_.number, aggregate_s=round(time.monotonic() - started, 3)
         )
 

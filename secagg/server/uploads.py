@@ -296,6 +296,7 @@ class Uploads:
                 update_id=update_id(header),
                 sample_count=header.sample_count,
                 content_sha256=header.content_sha256,
+                scales=header.scales,
             )
             enrolled = frozenset(coordinator.deployment.roster.names)
             await coordinator.commit(

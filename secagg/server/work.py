@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from secagg.aggregate import write_aggregate
+from secagg.aggregate import Shares, WeightedUpdates, lay_out, write_sums
 from secagg.ckks.keys import PublicKey
 from secagg.ckks.profiles import profile
 from secagg.errors import Code, ServerError, UpdateError
@@ -26,6 +26,7 @@ from secagg.release import (
     release_update,
 )
 from secagg.rule import StatisticsRequest
+from secagg.scales import Scales
 from secagg.selection import Layout, Mask, derive_mask
 from secagg.selection.mask import entries_to_hide
 from secagg.server.spool import digest_of
@@ -141,25 +142,52 @@ def assemble(
     return digest_of(out)
 
 
-def aggregate(job: RoundJob, out: Path, paths: Sequence[Path], weights: Sequence[int]) -> bytes:
-    """Writes the round's aggregate artifact; memory does not grow with the number of updates.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SumJob:
+    """An aggregate as workers need to know it.
 
     Args:
+        round: whose.
         paths: accepted updates whose weight is positive.
-        weights: their integer weights.
-
-    Returns:
-        SHA-256 of the artifact.
+        weights: their integer weights; under a quantising profile their capped sample counts.
+        scales: what they were sealed in; empty unless the profile quantises.
     """
-    write_aggregate(
-        out,
-        round=job.plan.round,
-        paths=paths,
-        weights=weights,
-        layout=_layout(job),
-        profile=profile(job.plan.profile),
+
+    round: RoundJob
+    paths: tuple[Path, ...]
+    weights: tuple[int, ...]
+    scales: bytes
+
+
+def begin_aggregate(job: SumJob, out: Path) -> None:
+    """Writes the round's aggregate artifact but for its ciphertexts."""
+    with out.open("wb") as file:
+        lay_out(file, _updates(job))
+
+
+def sum_part(job: SumJob, out: Path, part: int, parts: int) -> None:
+    """Writes one of several equal parts of each block's summed ciphertexts to where they belong.
+
+    Memory does not grow with the number of updates or values: one ciphertext and the running sum are held.
+    """
+    updates = _updates(job)
+    with out.open("r+b") as file:
+        for block, values in enumerate(updates.layout.hidden_counts):
+            count = updates.profile.ciphertext_count(values)
+            write_sums(file, updates, block, range(part * count // parts, (part + 1) * count // parts))
+
+
+def _updates(job: SumJob) -> WeightedUpdates:
+    plan = job.round.plan
+    shares = Shares(unit=plan.max_sample_count, scales=Scales.from_bytes(job.scales)) if job.scales else None
+    return WeightedUpdates(
+        round=plan.round,
+        paths=job.paths,
+        weights=job.weights,
+        layout=_layout(job.round),
+        profile=profile(plan.profile),
+        shares=shares,
     )
-    return digest_of(out)
 
 
 @lru_cache(maxsize=1)

@@ -33,13 +33,14 @@ class Workers:
 
     def __init__(self, count: int = 0) -> None:
         self._context = multiprocessing.get_context("spawn")
-        self._count = count or os.cpu_count() or 1
+        self.count = count or os.cpu_count() or 1
+        """How many processes."""
         self._watched, self._lifeline = self._context.Pipe(duplex=False)
-        self._pool = self._start(self._count)
+        self._pool = self._start(self.count)
 
     async def warm_up(self) -> None:
         """Starts all processes and has each import the engine: the first round need not wait for it."""
-        await asyncio.gather(*(self.run(_import_engine) for _ in range(self._count)))
+        await asyncio.gather(*(self.run(_import_engine) for _ in range(self.count)))
 
     async def run(self, function: Callable[..., Result], *args: object) -> Result:
         """Runs a module's function with picklable arguments in a worker process.
@@ -58,7 +59,7 @@ class Workers:
         except BrokenProcessPool:
             _log.warning("a worker process died in %s; trying once more", function.__name__)
         if pool is self._pool:
-            self._pool = self._start(self._count)
+            self._pool = self._start(self.count)
             pool.shutdown(wait=False)
         alone = self._start(1)
         try:

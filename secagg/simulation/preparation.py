@@ -85,7 +85,7 @@ def prepare(config: RunConfig) -> Preparation:
     parts = partition(train.labels, config.clients, config.partition, config.seed)
     out = _fresh_folder(Path(config.out))
     ready = Preparation(out=out, dataset=dataset, sample_counts=tuple(len(part) for part in parts))
-    _make_federation(config, dataset, out / FEDERATION)
+    _make_federation(config, dataset, out / FEDERATION, max(ready.sample_counts))
     attack = config.attack
     pooled = attack is not None and attack.pools_data
     coalition = np.concatenate([parts[i] for i in config.malicious]) if pooled else None
@@ -140,13 +140,13 @@ def require_torch() -> None:
         )
 
 
-def _make_federation(config: RunConfig, dataset: Dataset, folder: Path) -> None:
+def _make_federation(config: RunConfig, dataset: Dataset, folder: Path, max_sample_count: int) -> None:
     # torch takes seconds to import, and nothing before this needs it.
     from secagg.adapters.pytorch import tensors_from
     from secagg.simulation.models import build_model
 
     initial = tensors_from(build_model(config.model, dataset.shape, dataset.classes, config.seed))
-    init_federation(folder, config.federation)
+    init_federation(folder, config.federation.model_copy(update={"max_sample_count": max_sample_count}))
     save_model(FederationFolder.open(folder).root / config.federation.initial_model, initial)
     for name in config.names:
         enroll_local(folder, name)
