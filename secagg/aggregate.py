@@ -14,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from secagg.ckks.bounds import error_bound
 from secagg.ckks.parameters import Profile
 from secagg.ckks.vectors import CiphertextReader, weighted_sum
 from secagg.ckks.wire import AGGREGATE_HEADER_BYTES, aggregate_header, parse_aggregate_header
@@ -50,10 +51,11 @@ def aggregate_bytes(layout: Layout, profile: Profile) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """How clients weighted their own hidden values, under a quantising profile.
+    """How clients sealed under a quantising profile.
 
     Args:
-        unit: the sample count that stands for weight 1, ≥ 1: the plan's cap.
+        unit: the plan's ``count_unit``: if positive, hidden values are in the updates times min(n,
+            unit)/unit.
         scales: what they sealed in.
     """
 
@@ -68,9 +70,9 @@ class WeightedUpdates:
     Args:
         round: whose aggregate it is.
         paths: spooled payloads, each checked before (``UpdateFile.check``).
-        weights: one integer ≥ 0 per payload with a positive sum; a payload of weight 0 is not read. Under a
-            quantising profile these are the capped sample counts, which are in the hidden values already;
-            otherwise their sum is at most the profile's weight total.
+        weights: one integer ≥ 0 per payload with a positive sum; a payload of weight 0 is not read. Where
+            clients weighted their hidden values themselves, these are the counts they did it by; otherwise
+            their sum is at most the profile's weight total.
         layout, profile: of the round's plan.
         shares: of a quantising profile, None for others.
 
@@ -101,7 +103,8 @@ class WeightedUpdates:
     @property
     def factors(self) -> tuple[int, ...]:
         """What the counted updates' ciphertexts are multiplied with."""
-        return tuple(1 if self.profile.quantised else weight for weight in self.weights if weight)
+        weighted = self.shares is not None and self.shares.unit > 0
+        return tuple(1 if weighted else weight for weight in self.weights if weight)
 
     @property
     def counted(self) -> list[tuple[UpdateFile, int]]:
@@ -111,6 +114,23 @@ class WeightedUpdates:
             for path, weight in zip(self.paths, self.weights, strict=True)
             if weight
         ]
+
+
+def mean_error_bound(updates: WeightedUpdates, *, max_abs: float = 1.0) -> float:
+    """Largest |opened - exact| of a hidden value; see ``bounds.error_bound``.
+
+    Where clients weighted their values, k of them rounded to a step each and the sum is divided by Σ n/unit.
+
+    Args:
+        max_abs: bound on |value| of every update.
+    """
+    counted = np.array([weight for weight in updates.weights if weight], dtype=np.int64)
+    if updates.shares is None:
+        return error_bound(updates.profile, updates.layout.size, counted, max_abs=max_abs)
+    step = updates.shares.scales.largest_step(updates.profile)
+    if not updates.shares.unit:
+        return error_bound(updates.profile, updates.layout.size, counted, max_abs=max_abs, step=step)
+    return step * counted.size * updates.shares.unit / updates.total + 2.0**-22 * max_abs
 
 
 def write_aggregate(out: Path, updates: WeightedUpdates) -> None:
@@ -301,13 +321,13 @@ def _open_block(
     if opener is None:
         raise ValueError("a layout that hides entries needs an opener")
     count, factors = layout.hidden_counts[block], parse_aggregate_header(vector, opener.profile)
-    if shares is None:
-        if factors != total:
-            raise _malformed("a block's weight total differs from the aggregate's")
-        return opener.open_vector(vector, count)
-    # What was summed is w_i·v_i with w_i = n_i/unit, each counted once.
-    steps = shares.scales.steps(opener.profile, layout.hidden_runs(block))
-    return opener.open_vector(vector, count, steps=steps) * (factors * shares.unit / total)
+    steps = shares.scales.steps(opener.profile, layout.hidden_runs(block)) if shares is not None else None
+    if shares is not None and shares.unit:
+        # What was summed is n_i/unit·v_i, each counted once.
+        return opener.open_vector(vector, count, steps=steps) * (factors * shares.unit / total)
+    if factors != total:
+        raise _malformed("a block's weight total differs from the aggregate's")
+    return opener.open_vector(vector, count, steps=steps)
 
 
 def _offsets(layout: Layout, profile: Profile) -> tuple[list[int], list[int]]:
@@ -340,15 +360,12 @@ def _check_front(
         raise _malformed(
             f"an aggregate has {aggregate_bytes(layout, profile)} bytes under this plan, not {size}"
         )
+    unit = _SHARES.unpack_from(front, _FRONT.size)[0] if profile.quantised else 0
+    most = (unit or 1) * profile.weight_total
+    if not 1 <= total <= most:
+        raise _malformed(f"a weight total of {total}; 1 to {most} are possible")
     if not profile.quantised:
-        if not 1 <= total <= profile.weight_total:
-            raise _malformed(f"a weight total of {total}; 1 to {profile.weight_total} are possible")
         return total, None
-    (unit,) = _SHARES.unpack_from(front, _FRONT.size)
-    if not unit >= 1 or not 1 <= total <= unit * profile.weight_total:
-        raise _malformed(
-            f"a weight total of {total} over {unit}; up to {profile.weight_total} times as much is possible"
-        )
     try:
         scales = Scales.from_bytes(front[_FRONT.size + _SHARES.size :])
     except SecaggError as error:

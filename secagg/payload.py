@@ -30,8 +30,7 @@ class Quantisation:
 
     Args:
         scales: of the round.
-        weight: the client's, in (0, 1]: its sample count over the plan's cap. Hidden values are sealed times
-            it.
+        weight: what hidden values are sealed times, in (0, 1]: ``RoundPlan.own_weight``.
         carry: block -> error feedback of its hidden values; None for none.
     """
 

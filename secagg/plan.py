@@ -122,6 +122,9 @@ class RoundPlan:
         statistics_tensors: tensors that form the payload's statistics block; empty if there is none.
         base_round: the aggregate to train from; 0 for the initial model.
         max_sample_count: sample counts above it count as it.
+        count_unit: under a quantising profile, the sample count of weight 1: hidden values are sealed
+            times min(n, count_unit)/count_unit, and n counts up to it only. 0: values are sealed as they
+            are, and the aggregator weighs them.
         payload_bytes: exact length of an update's payload.
         chunk_bytes: size of every upload chunk but the last, 1 to 2 MiB.
     """
@@ -138,6 +141,7 @@ class RoundPlan:
     max_sample_count: int
     payload_bytes: int
     chunk_bytes: int = DEFAULT_CHUNK_BYTES
+    count_unit: int = 0
 
     def __post_init__(self) -> None:
         checks = (
@@ -152,6 +156,10 @@ class RoundPlan:
             ),
             (len(self.key_id) == KEY_ID_BYTES, f"key_id has {len(self.key_id)} bytes, not {KEY_ID_BYTES}"),
             (self.max_sample_count >= 1, f"max_sample_count is {self.max_sample_count}; it must be ≥ 1"),
+            (
+                0 <= self.count_unit <= self.max_sample_count,
+                f"count_unit is {self.count_unit}; it must be 0 to max_sample_count, {self.max_sample_count}",
+            ),
             (self.payload_bytes >= 1, f"payload_bytes is {self.payload_bytes}; it must be ≥ 1"),
             (
                 MIN_CHUNK_BYTES <= self.chunk_bytes <= MAX_CHUNK_BYTES,
@@ -163,6 +171,14 @@ class RoundPlan:
                 raise RoundError(Code.REQUEST_MALFORMED, f"round plan: {complaint}")
         for name in (*self.statistics_tensors, *self.protection.layers):
             self.manifest.slice_of(name)
+
+    def counted(self, sample_count: int) -> int:
+        """What a client's sample count counts as."""
+        return min(sample_count, self.count_unit or self.max_sample_count)
+
+    def own_weight(self, sample_count: int) -> float:
+        """What a client's hidden values are sealed times, in (0, 1]."""
+        return self.counted(sample_count) / self.count_unit if self.count_unit else 1.0
 
 
 _MODE_TO_PROTO = {
@@ -200,6 +216,7 @@ def plan_to_proto(plan: RoundPlan, *, state: RoundState, collect_remaining_s: fl
         payload_bytes=plan.payload_bytes,
         chunk_bytes=plan.chunk_bytes,
         state=pb.RoundState.ValueType(state),
+        count_unit=plan.count_unit,
     )
 
 
@@ -229,6 +246,7 @@ def plan_from_proto(message: pb.RoundPlan) -> RoundPlan:
             max_sample_count=message.max_sample_count,
             payload_bytes=message.payload_bytes,
             chunk_bytes=message.chunk_bytes,
+            count_unit=message.count_unit,
         )
     except KeyError as error:
         raise RoundError(Code.REQUEST_MALFORMED, f"round plan: enum value {error} is unknown") from None

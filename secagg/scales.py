@@ -17,9 +17,12 @@ from secagg.update import Manifest
 MAX_TENSORS = MAX_SCALES
 """A model of more tensors has no scales; its federation takes a profile that does not quantise."""
 
-MIN_EXPONENT, MAX_EXPONENT = -64, 32
-HEADROOM_BITS = 1
-"""A tensor may grow at least to 2^HEADROOM_BITS times its largest value before it saturates."""
+MIN_EXPONENT, MAX_EXPONENT = -64, 24
+HEADROOM_BITS, SMALL_HEADROOM_BITS = 2, 4
+"""A tensor may grow at least to 4 times its largest value before it saturates, a small one to 16 times."""
+
+SMALL_TENSOR = 1024
+"""Of fewer values than that the largest says little about the largest of the next round."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,18 +51,15 @@ class Scales:
     def around(cls, flat: NDArray[np.float32], manifest: Manifest) -> Scales:
         """The scales of a round that starts from this model; a pure function, so all its clients agree.
 
-        The exponent is that of the smallest power of two ≥ 2^HEADROOM_BITS·max|w| over the tensor, computed
-        on the bits of the doubles, so the same on every machine. A tensor that is all zero (a fresh bias) has
+        The exponent is that of the smallest power of two ≥ max|w| over the tensor, plus the headroom; it is
+        read off the bits of a double, so it is the same on every machine. A tensor that is all zero (a fresh bias) has
         no scale of its own and takes the model's largest; a model that is all zero takes 2^0.
 
         Args:
             flat: float32 [d], finite.
             manifest: of the same tensors.
         """
-        sizes = [
-            float(np.abs(flat[manifest.slice_of(spec.name)]).max(initial=0.0)) for spec in manifest.tensors
-        ]
-        own = [_exponent_above(size) + HEADROOM_BITS if size else None for size in sizes]
+        own = [_exponent_for(flat[manifest.slice_of(spec.name)]) for spec in manifest.tensors]
         largest = max((exponent for exponent in own if exponent is not None), default=0)
         chosen = (largest if exponent is None else exponent for exponent in own)
         return cls(exponents=tuple(min(max(e, MIN_EXPONENT), MAX_EXPONENT) for e in chosen))
@@ -87,15 +87,27 @@ class Scales:
             runs: tensor's index and how many of its values follow one another, in the vector's order.
             weight: the client's, in (0, 1].
         """
-        assert isinstance(profile.encoding, Quantised)
-        sizes = [2.0 ** (self.exponents[tensor] - profile.encoding.bits + 1) / weight for tensor, _ in runs]
+        sizes = [_step(self.exponents[tensor], profile) / weight for tensor, _ in runs]
         return Steps.of([count for _, count in runs], sizes)
 
+    def largest_step(self, profile: Profile) -> float:
+        """The largest of all tensors' steps at weight 1."""
+        return max(_step(exponent, profile) for exponent in self.exponents)
 
-def _exponent_above(size: float) -> int:
-    """e of the smallest power of two 2^e ≥ size > 0."""
-    mantissa, exponent = np.frexp(size)
-    return int(exponent) - int(mantissa == 0.5)
+
+def _step(exponent: int, profile: Profile) -> float:
+    assert isinstance(profile.encoding, Quantised)
+    return float(2.0 ** (exponent - profile.encoding.bits + 1))
+
+
+def _exponent_for(values: NDArray[np.float32]) -> int | None:
+    """e of the smallest power of two 2^e ≥ max|v|, plus the headroom; None if all are zero."""
+    largest = float(np.abs(values).max(initial=0.0))
+    if not largest:
+        return None
+    mantissa, exponent = np.frexp(largest)
+    headroom = SMALL_HEADROOM_BITS if values.size < SMALL_TENSOR else HEADROOM_BITS
+    return int(exponent) - int(mantissa == 0.5) + headroom
 
 
 def _malformed(message: str) -> UpdateError:

@@ -8,53 +8,45 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.ckks.parameters import Profile
 from secagg.errors import Code, RoundError
 
 
 def countable_weights(
-    weights: NDArray[np.float64], counts: NDArray[np.int64], agreeing: NDArray[np.bool_], profile: Profile
+    weights: NDArray[np.float64], total: int, applied: NDArray[np.int64] | None = None
 ) -> NDArray[np.int64]:
     """A rule's weights as a profile's sum can apply them.
 
-    Under most profiles the integers multiply ciphertexts: ``integer_weights``. Under one that quantises,
-    clients have multiplied their values by their sample counts already; a rule may leave updates out, no
-    more, and the integers are the counts of those it keeps.
-
     Args:
         weights: the rule's, float64 [n].
-        counts: capped sample counts, int64 [n].
-        agreeing: bool [n], whose scales are those of the round; the others' values can't be summed.
-        profile: of the round.
+        total: the profile's weight total.
+        applied: sample counts int64 [n] that clients have multiplied their hidden values by already; a rule
+            may leave updates out then, no more, and the integers are the counts of those it keeps. None: the
+            integers multiply ciphertexts. They are ``integer_weights``, but no positive weight becomes 0 as
+            long as there are at most ``total``: with a small total a small client would be left out.
 
     Raises:
-        RoundError: NO_DECISION if nothing is left, the weights are not what the profile can apply, or more
-            updates count than it has headroom for.
+        RoundError: NO_DECISION if nothing is left, the weights are not what can be applied, or more updates
+            count than there is headroom for.
     """
-    if not profile.quantised:
-        result = integer_weights(weights, total=profile.weight_total)
-    else:
-        kept = np.asarray(weights, dtype=np.float64) * agreeing
-        if not np.isfinite(kept).all() or (kept < 0).any() or not kept.any():
-            raise _undecided("no update of positive weight was sealed in the scales that most were sealed in")
-        ratios = kept[kept > 0] / counts[kept > 0]
-        if not np.allclose(ratios, ratios[0], rtol=1e-9):
-            raise _undecided(
-                f"profile {profile.name} weighs by sample counts only; use profile robust or precise"
-            )
-        result = np.where(kept > 0, counts, 0).astype(np.int64)
-    counted = int(np.count_nonzero(result))
-    if counted > profile.weight_total:
-        raise _undecided(
-            f"{counted} updates count; profile {profile.name} has headroom for {profile.weight_total}"
-        )
-    return result
+    integers = integer_weights(weights, total=total)
+    counted = int(np.count_nonzero(weights > 0))
+    if counted > total:
+        raise _undecided(f"{counted} updates count; the profile has headroom for {total}")
+    if applied is None:
+        lifted = np.where((weights > 0) & (integers == 0), 1, integers)
+        while lifted.sum() > total:
+            lifted[np.argmax(lifted)] -= 1
+        return lifted
+    ratios = weights[weights > 0] / applied[weights > 0]
+    if not np.allclose(ratios, ratios[0], rtol=1e-9):
+        raise _undecided("the profile weighs by sample counts only; use profile robust or precise")
+    return np.where(weights > 0, applied, 0).astype(np.int64)
 
 
 def agreeing(scales: Sequence[bytes]) -> NDArray[np.bool_]:
     """Whose scales most updates have, bool [n]; of equally many the lower bytes, so that order plays no part.
 
-    Honest clients derive the same scales from the same base model; another's are a fault or a lie.
+    Honest clients derive the same scales from the same base model; values sealed in others can't be summed.
     """
     tally = Counter(scales)
     most = min(tally, key=lambda item: (-tally[item], item)) if tally else b""

@@ -56,7 +56,10 @@ def test_settings_become_the_protection_they_name(settings: dict[str, Any], prot
         ({"rounds": True}, "rounds is True; it must be a whole number"),
         ({"rounds": 1.5}, "rounds is 1.5; it must be a whole number"),
         ({"protect": "half"}, "protect is 'half'; it must be one of plain, full, selective"),
-        ({"profile": "fast"}, "profile is 'fast'; it must be one of auto, precise, robust"),
+        (
+            {"profile": "fast"},
+            "profile is 'fast'; it must be one of auto, compact, compact-10, robust, precise, nvflare",
+        ),
         ({"significance": "x"}, "significance is 'x'; it must be one of magnitude, random, layers"),
         ({"collect_timeout_s": 0}, "collect_timeout_s is 0; it must be a number > 0 and ≤ 604800"),
         ({"ballot_timeout_s": float("inf")}, "ballot_timeout_s is inf; it must be a number"),

@@ -57,8 +57,9 @@ def test_unknown_names_are_attribute_errors() -> None:
 def test_client_signatures_stay_as_they_are() -> None:
     """The calls that embedding programs make keep their parameters."""
     load = inspect.signature(secagg.Client.load).parameters
-    assert list(load) == ["identity", "server", "rules", "state", "patience_s", "on_event"]
+    assert list(load) == ["identity", "server", "rules", "state", "patience_s", "workers", "on_event"]
     assert load["patience_s"].default == 300.0
+    assert load["workers"].default == 0
     contribute = inspect.signature(secagg.Round.contribute).parameters
     assert list(contribute) == ["self", "tensors", "sample_count"]
     assert list(inspect.signature(secagg.Client.rounds).parameters) == ["self", "limit"]

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from secagg.aggregate import write_aggregate
+from secagg.aggregate import WeightedUpdates, write_aggregate
 from secagg.ckks import KeyPair, Opener, Sealer, generate, profile
+from secagg.ckks.bounds import product_error_bound
 from secagg.ckks.wire import ScalarKind, scalar_bytes
 from secagg.errors import CiphertextError, Code, ConfigError
 from secagg.payload import seal_update
@@ -107,7 +108,7 @@ def check_gram(layout: Layout, data: bytes, vectors: list[np.ndarray], reference
     # A visible mean is rounded to float32 before it serves as reference.
     bound = 2.0**-24 * largest * other + 1e-12
     if any(layout.hidden_counts):
-        bound += PROFILE.product_error_bound(largest, other, layout.size)
+        bound += product_error_bound(PROFILE, largest, other, layout.size)
     for row, flat in enumerate(vectors):
         assert abs(opened.squared_norms[row] - flat[chosen] @ flat[chosen]) <= bound
         assert abs(opened.reference_dots[row] - flat[chosen] @ reference[chosen]) <= bound
@@ -133,9 +134,11 @@ def test_products_with_the_initial_model_are_right(
 def previous_aggregate(folder: Path, layout: Layout) -> tuple[AggregateReference, np.ndarray]:
     """The aggregate of round 1, and the exact mean."""
     updates = [spooled(folder, layout, f"previous-{seed}", seed) for seed in (20, 21)]
-    weights, out = [60_000, 5_000], folder / "previous"
-    paths = [path for path, _ in updates]
-    write_aggregate(out, round=1, paths=paths, weights=weights, layout=layout, profile=PROFILE)
+    weights, out = (900, 100), folder / "previous"
+    paths = tuple(path for path, _ in updates)
+    write_aggregate(
+        out, WeightedUpdates(round=1, paths=paths, weights=weights, layout=layout, profile=PROFILE)
+    )
     mean = sum(w * flat for w, (_, flat) in zip(weights, updates, strict=True)) / sum(weights)
     return AggregateReference(path=out, round=1, layout=layout), mean
 
@@ -202,8 +205,8 @@ ENTRY_AT = 13 + 48 + 2 + len(b"statistics")
         (ENTRY_AT + 8, b"\0", Code.STATISTICS_MALFORMED),
         (ENTRY_AT + 8, b"\x01", Code.STATISTICS_MALFORMED),
         (ENTRY_AT + 9, b"\x05", Code.CIPHERTEXT_MALFORMED),
-        (ENTRY_AT + 11, b"\x01", Code.PROFILE_MISMATCH),
-        (ENTRY_AT + 9 + 24, b"\xff" * 9, Code.CIPHERTEXT_MALFORMED),
+        (ENTRY_AT + 11, b"\x06", Code.PROFILE_MISMATCH),
+        (ENTRY_AT + 9 + 16, b"\xff" * 9, Code.CIPHERTEXT_MALFORMED),
     ],
 )
 def test_malformed_statistics_are_refused(tmp_path: Path, at: int, new: bytes, code: Code) -> None:

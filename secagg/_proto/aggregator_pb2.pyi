@@ -302,6 +302,7 @@ class RoundPlan(google.protobuf.message.Message):
     PAYLOAD_BYTES_FIELD_NUMBER: builtins.int
     CHUNK_BYTES_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
+    COUNT_UNIT_FIELD_NUMBER: builtins.int
     round: builtins.int
     """1, 2, 3, …; never reused, an aborted round keeps its number."""
     protection: global___ProtectionMode.ValueType
@@ -332,6 +333,10 @@ class RoundPlan(google.protobuf.message.Message):
     chunk_bytes: builtins.int
     state: global___RoundState.ValueType
     """Where the round stands now."""
+    count_unit: builtins.int
+    """Under a quantising profile: hidden values are sealed times min(sample count, count_unit) / count_unit. 0: as
+    they are.
+    """
     @property
     def layers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The tensors that are encrypted under SIGNIFICANCE_LAYERS."""
@@ -362,8 +367,9 @@ class RoundPlan(google.protobuf.message.Message):
         payload_bytes: builtins.int = ...,
         chunk_bytes: builtins.int = ...,
         state: global___RoundState.ValueType = ...,
+        count_unit: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["base_round", b"base_round", "chunk_bytes", b"chunk_bytes", "collect_remaining_s", b"collect_remaining_s", "key_id", b"key_id", "layers", b"layers", "manifest", b"manifest", "mask_sha256", b"mask_sha256", "max_sample_count", b"max_sample_count", "payload_bytes", b"payload_bytes", "profile", b"profile", "protection", b"protection", "ratio", b"ratio", "round", b"round", "rule", b"rule", "significance", b"significance", "state", b"state", "statistics_tensors", b"statistics_tensors"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["base_round", b"base_round", "chunk_bytes", b"chunk_bytes", "collect_remaining_s", b"collect_remaining_s", "count_unit", b"count_unit", "key_id", b"key_id", "layers", b"layers", "manifest", b"manifest", "mask_sha256", b"mask_sha256", "max_sample_count", b"max_sample_count", "payload_bytes", b"payload_bytes", "profile", b"profile", "protection", b"protection", "ratio", b"ratio", "round", b"round", "rule", b"rule", "significance", b"significance", "state", b"state", "statistics_tensors", b"statistics_tensors"]) -> None: ...
 
 global___RoundPlan = RoundPlan
 
@@ -431,7 +437,7 @@ class CreateUploadRequest(google.protobuf.message.Message):
     idempotency_key: builtins.bytes
     """16 to 64 bytes chosen by the client, new for every payload."""
     header: builtins.bytes
-    """The canonical envelope header (docs/PROTOCOL.md), at most 4 KiB."""
+    """The canonical envelope header (docs/PROTOCOL.md), at most 16 KiB."""
     signature: builtins.bytes
     """Ed25519 signature by the key in the client's certificate, 64 bytes."""
     def __init__(

@@ -83,8 +83,8 @@ def error_bound(
             likely = sqrt(COEFFICIENT_ERROR_VARIANCE) * spread * tail / 2.0**bits
             return min(always, likely) + doubles
         case Quantised():
-            # A step that float32 can't divide by exactly adds its own rounding.
-            return step * min(1.0, spread * tail / 2) + doubles + 2.0**-23 * max_abs
+            # Value, 1/step and their product are each rounded to float32: 3 · 2^-24 of the value.
+            return step * min(1.0, spread * tail / 2) + doubles + 2.0**-22 * max_abs
         case Slots(scale_bits=bits):
             deviation = sqrt(COEFFICIENT_ERROR_VARIANCE * profile.poly_degree / 2) * spread / 2.0**bits
             fft = 7 * 2.0**-53 * log2(profile.poly_degree) * sqrt(2 * profile.poly_degree) * max_abs

@@ -39,7 +39,8 @@ class Crew:
     """Seals and opens batches, in this process or, for long vectors, in worker processes.
 
     At most ``BUFFERS``·workers batches of ``BATCH`` ciphertexts are held. Workers start with the first long
-    vector, stay, and end with this object or this process, however it ends.
+    vector, stay, and end with this object or this process, however it ends. While one vector is under way,
+    another gets workers of its own.
 
     Args:
         secret_key: of a profile whose ciphertexts live in a coefficient ring; handed to workers over a pipe,
@@ -49,7 +50,7 @@ class Crew:
 
     def __init__(self, secret_key: SecretKey, workers: int = 1) -> None:
         self._cipher, self._key, self._count = Cipher(secret_key), secret_key, workers or os.cpu_count() or 1
-        self._workers: list[_Worker] = []
+        self._idle: list[list[_Worker]] = []
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a crew holds a secret key and is not pickled")
@@ -81,18 +82,16 @@ class Crew:
         )
 
     def _worth_it(self, ciphertexts: int) -> bool:
-        if self._count < 2 or ciphertexts < MIN_CIPHERTEXTS:
-            return False
-        if not self._workers:
-            self._workers = [_Worker(self._key) for _ in range(self._count)]
-        return True
+        return self._count >= 2 and ciphertexts >= MIN_CIPHERTEXTS
 
     def _spread(
         self, task: _Task, batches: Iterator[tuple[memoryview, int]]
     ) -> Iterator[tuple[int, memoryview]]:
         """Hands batches out in turn and takes the results back in the same order."""
+        workers = self._idle.pop() if self._idle else [_Worker(self._key) for _ in range(self._count)]
         pending: deque[tuple[_Worker, int]] = deque()
-        turns = [(worker, buffer) for buffer in range(BUFFERS) for worker in self._workers]
+        turns = [(worker, buffer) for buffer in range(BUFFERS) for worker in workers]
+        whole = False
         try:
             for number, (data, count) in enumerate(batches):
                 worker, buffer = turns[number % len(turns)]
@@ -104,16 +103,18 @@ class Crew:
             while pending:
                 done, its = pending.popleft()
                 yield done.take(its)
+            whole = True
         finally:
-            if pending:
-                # Somebody stopped half way: what is under way belongs to no later vector.
-                self.close()
+            if whole and not self._idle:
+                self._idle.append(workers)
+            else:
+                # A worker died, or somebody stopped half way: what is under way belongs to no later vector.
+                _dismiss(workers)
 
     def close(self) -> None:
-        """End the workers; the next long vector starts new ones."""
-        for worker in self._workers:
-            worker.close()
-        self._workers = []
+        """End the workers, but those of a vector that is under way; the next long vector starts new ones."""
+        while self._idle:
+            _dismiss(self._idle.pop())
 
 
 class _Worker:
@@ -170,6 +171,11 @@ class _Worker:
 
     def _lost(self) -> ServerError:
         return ServerError(Code.WORKER_LOST, "a worker process that seals and opens vectors died")
+
+
+def _dismiss(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.close()
 
 
 def _release(pipe: Connection, process: subprocess.Popen[bytes]) -> None:

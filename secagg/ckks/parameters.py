@@ -23,6 +23,9 @@ SEAL draws it from a centred binomial over 2 x 21 coins, or, in a build with Gau
 with deviation 3.2 clipped at 6 deviations (19.2).
 """
 
+FIELD_BITS = range(2, 25)
+"""Widths of a quantised integer: as float32, which it is rounded in, it is exact."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FixedPoint:
@@ -46,7 +49,7 @@ class Quantised:
     """Several small integers per coefficient, each a value in steps that clients agree on (``quantisation``).
 
     Args:
-        bits: of one integer, its sign included: it lies in ±(2^(bits-1) - 1).
+        bits: of one integer, its sign included, in ``FIELD_BITS``: it lies in ±(2^(bits-1) - 1).
         fields: how many share a coefficient.
     """
 

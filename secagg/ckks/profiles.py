@@ -7,6 +7,7 @@ from math import prod
 from secagg.ckks.bounds import field_base, max_squared_norm, noise_unit
 from secagg.ckks.packing import PACKABLE_BITS
 from secagg.ckks.parameters import (
+    FIELD_BITS,
     MAX_COEFFICIENT_ERROR,
     MAX_WEIGHT_TOTAL,
     FixedPoint,
@@ -60,8 +61,10 @@ def _check_headroom(literal: ProfileLiteral, result: Profile) -> None:
         case FixedPoint():
             largest = literal.max_abs * literal.encoding.scale + 0.5 + MAX_COEFFICIENT_ERROR
             fits = total * largest < half
-        case Quantised():
-            fits = noise_unit(result) * field_base(result) ** literal.encoding.fields <= result.modulus
+        case Quantised(bits=bits, fields=fields):
+            if bits not in FIELD_BITS or fields < 1:
+                raise _invalid(literal, f"{fields} fields of {bits} bits; 1 or more of 2 to 24 are possible")
+            fits = noise_unit(result) * field_base(result) ** fields <= result.modulus
     if not fits:
         raise _invalid(
             literal, f"values up to {literal.max_abs:g} at weight total {total} overflow the modulus"
@@ -95,7 +98,7 @@ PROFILES: dict[str, Profile] = {
             special_prime=None,
             encoding=Quantised(bits=16, fields=2),
             weight_total=180,
-            max_abs=2.0**31,
+            max_abs=2.0**20,
             inner_products=False,
         ),
         # The same with three 10-bit values: 2.5 bytes per value.
@@ -107,7 +110,7 @@ PROFILES: dict[str, Profile] = {
             special_prime=None,
             encoding=Quantised(bits=10, fields=3),
             weight_total=70,
-            max_abs=2.0**31,
+            max_abs=2.0**20,
             inner_products=False,
         ),
         # Weighted sums and one product. A product with an aggregate carries scale² and the weight total at

@@ -9,6 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+MIN_STEP = 2.0**-96
+"""The smallest step: a value of any profile's range divided by it is still a float32."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Steps:
@@ -16,7 +19,7 @@ class Steps:
 
     Args:
         ends: int64 [runs], where each run ends; increasing, the last is the vector's length.
-        sizes: float64 [runs], the steps; finite and positive.
+        sizes: float64 [runs], the steps; finite and at least ``MIN_STEP``.
     """
 
     ends: NDArray[np.int64]
@@ -27,10 +30,10 @@ class Steps:
         """Steps from the runs' lengths (empty runs are left out) and sizes.
 
         Raises:
-            ValueError: lengths and sizes differ in number, or a size is not finite and positive.
+            ValueError: lengths and sizes differ in number, or a size is not finite or below ``MIN_STEP``.
         """
         lengths, steps = np.asarray(counts, dtype=np.int64), np.asarray(sizes, dtype=np.float64)
-        if lengths.shape != steps.shape or not (np.isfinite(steps).all() and (steps > 0).all()):
+        if lengths.shape != steps.shape or not (np.isfinite(steps).all() and (steps >= MIN_STEP).all()):
             raise ValueError(f"{lengths.size} runs with steps {steps}")
         used = lengths > 0
         return cls(ends=np.cumsum(lengths[used]), sizes=steps[used])

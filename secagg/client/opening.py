@@ -143,7 +143,7 @@ class Opening:
         """The payload of an update, piece by piece.
 
         Args:
-            sample_count: what the plan counts; under a quantising profile the values are sealed times it.
+            sample_count: the client's; where the plan says so the values are sealed times it.
 
         Raises:
             UpdateError: UPDATE_OUT_OF_RANGE for values the profile has no room for.
@@ -152,9 +152,12 @@ class Opening:
         scales = self.scales(plan)
         if scales is None:
             return seal_update(flat, layout, sealer)
-        weight = min(sample_count, plan.max_sample_count) / plan.max_sample_count
-        carry = self._folder.feedback.begin(layout)
-        return seal_update(flat, layout, sealer, Quantisation(scales=scales, weight=weight, carry=carry))
+        quantisation = Quantisation(
+            scales=scales,
+            weight=plan.own_weight(sample_count),
+            carry=self._folder.feedback.begin(layout),
+        )
+        return seal_update(flat, layout, sealer, quantisation)
 
     def statistics(
         self, plan: RoundPlan, layout: Layout, request: StatisticsRequest

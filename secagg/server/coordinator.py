@@ -260,7 +260,8 @@ class Coordinator:
             rule=config.rule,
             statistics_tensors=self.deployment.request.tensors if self.deployment.request else (),
             base_round=outcome.base_round,
-            max_sample_count=self._count_cap(outcome.base_round),
+            max_sample_count=config.max_sample_count,
+            count_unit=self._count_unit(outcome.base_round),
             payload_bytes=1,
         )
         job = RoundJob(
@@ -275,18 +276,17 @@ class Coordinator:
         self._plans[plan.round], self._rounds[plan.round] = plan, announced
         self._announce_state(announced)
 
-    def _count_cap(self, base_round: int) -> int:
-        """The plan's cap on sample counts: the settings', or what serves a quantising profile's precision.
+    def _count_unit(self, base_round: int) -> int:
+        """The sample count that stands for weight 1 where clients weigh their own values; else 0.
 
-        Such a profile seals a client's values times count/cap, so that a cap far above all counts costs bits.
-        The largest count of the round before is the tightest that changes no weight; before anybody has said
-        how many samples it has, all count alike.
+        The largest count of the round before is the tightest that changes no weight; one far above all counts
+        would cost bits. Before anybody has said how many samples it has, the aggregator weighs, as far as
+        small integers can.
         """
-        config = self.deployment.config
-        if not self.deployment.profile.quantised:
-            return config.max_sample_count
-        counts = [a.sample_count for a in self._rounds[base_round].accepted] if base_round else [1]
-        return min(config.max_sample_count, max(counts))
+        if not self.deployment.profile.quantised or not base_round:
+            return 0
+        counts = [a.sample_count for a in self._rounds[base_round].accepted]
+        return min(self.deployment.config.max_sample_count, max(counts))
 
     def _announce_state(self, round_: Round) -> None:
         fields: dict[str, object] = {"round": round_.number, "state": round_.state.name}

@@ -70,19 +70,16 @@ class Stages:
             now = coordinator.round(round_.number)
             if now.state is not RoundState.SCORED:
                 return
-            cap = coordinator.plan(now.number).max_sample_count
-            counts = np.array([min(a.sample_count, cap) for a in now.accepted], dtype=np.int64)
+            plan = coordinator.plan(now.number)
+            counts = np.array([plan.counted(a.sample_count) for a in now.accepted], dtype=np.int64)
             ballots = [np.array(vote.weights, dtype=np.float64) for vote in now.votes]
             try:
                 weights = coordinator.deployment.rule.settle(ballots, counts)
                 if weights.shape != counts.shape:
                     raise RoundError(Code.NO_DECISION, f"the rule gave weights of shape {weights.shape}")
-                integers = countable_weights(
-                    weights,
-                    counts,
-                    agreeing([a.scales for a in now.accepted]),
-                    coordinator.deployment.profile,
-                )
+                kept = weights * agreeing([a.scales for a in now.accepted])
+                applied = counts if plan.count_unit else None
+                integers = countable_weights(kept, coordinator.deployment.profile.weight_total, applied)
             except RoundError as error:
                 _log.warning("round %d has no decision: %s", now.number, error.message)
                 await coordinator.commit(now.number, Failed(code=error.code))

@@ -149,7 +149,7 @@ class SumJob:
     Args:
         round: whose.
         paths: accepted updates whose weight is positive.
-        weights: their integer weights; under a quantising profile their capped sample counts.
+        weights: their integer weights; where clients weighted their hidden values, what they did it by.
         scales: what they were sealed in; empty unless the profile quantises.
     """
 
@@ -179,7 +179,7 @@ def sum_part(job: SumJob, out: Path, part: int, parts: int) -> None:
 
 def _updates(job: SumJob) -> WeightedUpdates:
     plan = job.round.plan
-    shares = Shares(unit=plan.max_sample_count, scales=Scales.from_bytes(job.scales)) if job.scales else None
+    shares = Shares(unit=plan.count_unit, scales=Scales.from_bytes(job.scales)) if job.scales else None
     return WeightedUpdates(
         round=plan.round,
         paths=job.paths,

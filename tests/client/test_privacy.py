@@ -12,10 +12,10 @@ from live_federation import in_threads
 from defenses import load_rule
 from secagg import Client
 from secagg.ckks import Opener, Sealer, SecretKey
-from secagg.ckks.context import context_of
+from secagg.ckks.context import ring_of
 from secagg.ckks.opening import LweSecret
 from secagg.ckks.packing import pack
-from secagg.ckks.profiles import HEADER_BYTES
+from secagg.ckks.parameters import HEADER_BYTES
 from secagg.custody.identity import ClientIdentity
 from secagg.custody.shared import SharedCustody, open_custody
 from secagg.plan import Protection, Significance
@@ -93,7 +93,7 @@ def needles_of_key(secret):
     # A ternary coefficient has 1.6 bits, so these have to be longer: by chance found with 2^-200, too.
     forms["coefficients"] = spread(secret.coefficients.tobytes(), 128)
     forms["wide coefficients"] = spread(secret.coefficients.astype("<i8").tobytes(), 8 * 128)
-    residues, _ = context_of(secret.profile).secret_form.read(secret.seal_key)
+    residues, _ = ring_of(secret.profile).secret_form.read(secret.seal_key)
     for prime, row in zip(secret.profile.key_primes, residues, strict=True):
         assert row.shape == (secret.profile.poly_degree,) and row.max() < prime
         forms[f"residues mod {prime}"] = spread(row.astype("<u8").tobytes())
@@ -204,7 +204,7 @@ def test_the_search_finds_a_key_that_is_there(federation):
     fed.serve()
     search, secret = Search(fed), dealt_key(fed)
     contribute(fed, "alice", {}, search.look)
-    residues, _ = context_of(secret.profile).secret_form.read(secret.seal_key)
+    residues, _ = ring_of(secret.profile).secret_form.read(secret.seal_key)
     packed = [pack(row, p.bit_length()) for row, p in zip(residues, secret.profile.key_primes, strict=True)]
     wide = secret.coefficients.astype("<i8").tobytes()
     left = [secret.to_bytes(), secret.to_bytes()[HEADER_BYTES:].hex().encode(), residues.tobytes(), *packed]
@@ -238,7 +238,7 @@ def objects_of(start):
 def test_client_shows_no_secret_in_its_repr(federation):
     """Once a round is over and a key is open, nothing that a client object leads to prints any of it, nor its
     identity's keys: neither as text nor in a container."""
-    fed = federation(MODEL, ["alice"], rounds=2)
+    fed = federation(MODEL, ["alice"], rounds=2, rule="ddfed")
     fed.serve()
     with Client.load(fed.identity("alice"), server=fed.address, rules=load_rule, patience_s=60) as client:
         (upcoming,) = client.rounds(limit=1)

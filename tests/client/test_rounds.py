@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from live_federation import in_threads
+from mean_bound import mean_bound
 
 from attacks.poisoning import load_attack
 from defenses import DDFed, load_rule
@@ -18,7 +19,6 @@ from secagg import (
     SecaggError,
     UpdateError,
 )
-from secagg.ckks.profiles import profile
 from secagg.rule import Statistics
 
 RNG = np.random.default_rng(11)
@@ -65,8 +65,9 @@ def test_clients_open_the_weighted_mean(federation, mode):
     fed = federation(MODEL, ["alice", "bob"], rounds=2, min_clients=2, **mode)
     fed.serve()
     alice, bob = in_threads(lambda: take_part(fed, "alice", 100, 30), lambda: take_part(fed, "bob", 200, 10))
-    bound = profile(fed.descriptor.profile).error_bound(410, np.array([30, 10]), LARGEST)
     for index in (0, 1):
+        base = alice[1][index - 1].model if index else MODEL
+        bound = mean_bound(fed.descriptor.profile, base, [30, 10], LARGEST)
         for name, tensor in alice[1][index].model.items():
             mean = 0.75 * alice[0][index][name].astype(np.float64) + 0.25 * bob[0][index][name]
             np.testing.assert_allclose(tensor, mean, rtol=0, atol=bound + ROUNDING)
@@ -185,8 +186,7 @@ def test_clients_vote_a_poisoned_update_out(federation, mode):
 def assert_weighted_mean(fed, opened, parts, weights, number):
     """Within the profile's bound, and the rounding to float32."""
     integers = np.array(list(weights.values()), dtype=np.int64)
-    size = sum(tensor.size for tensor in opened.values())
-    bound = profile(fed.descriptor.profile).error_bound(size, integers, LARGEST)
+    bound = mean_bound(fed.descriptor.profile, opened, integers, LARGEST)
     for name, tensor in opened.items():
         mean = sum(w * parts[n].sent[number][name].astype(np.float64) for n, w in weights.items())
         np.testing.assert_allclose(tensor, mean / integers.sum(), rtol=0, atol=bound + ROUNDING)

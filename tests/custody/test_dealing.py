@@ -257,10 +257,10 @@ def test_a_profile_that_changes_needs_a_rotation(federation: FederationFolder) -
     before = {p: p.read_bytes() for p in federation.root.rglob("*") if p.is_file()}
     change_settings(federation, rule="mean")
     before[federation.settings] = federation.settings.read_bytes()
-    with pytest.raises(ConfigError, match=r"'robust'.*'precise'.*--rotate"):
+    with pytest.raises(ConfigError, match=r"'robust'.*'compact'.*--rotate"):
         deal(federation.root, rules=load_rule)
     assert {p: p.read_bytes() for p in federation.root.rglob("*") if p.is_file()} == before
-    assert deal(federation.root, rules=load_rule, rotate=True).profile == "precise"
+    assert deal(federation.root, rules=load_rule, rotate=True).profile == "compact"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a zip"])
@@ -292,16 +292,27 @@ MANIFEST = Manifest(tensors=(TensorSpec(name="w", shape=(2, 3)), TensorSpec(name
 @pytest.mark.parametrize(
     ("rule", "configured", "chosen"),
     [
-        ("mean", "auto", "precise"),
+        ("mean", "auto", "compact"),
         ("ddfed", "auto", "robust"),
         ("mean", "robust", "robust"),
         ("ddfed", "robust", "robust"),
     ],
 )
 def test_profile_follows_from_what_the_rule_needs(rule: str, configured: str, chosen: str) -> None:
-    """Sums alone take the precise one; inner products need the robust one."""
+    """Sums alone take the smallest one; inner products need the robust one."""
     config = parse_toml(FederationConfig, {"name": "x", "rule": rule, "profile": configured})
-    assert choose_profile(config, MANIFEST, load_rule) == chosen
+    assert choose_profile(config, MANIFEST, load_rule, clients=10) == chosen
+
+
+def test_sums_without_room_in_the_smallest_profile_take_the_precise_one() -> None:
+    """More clients or tensors than it holds, or nothing that would be encrypted."""
+    config = parse_toml(FederationConfig, {"name": "x"})
+    assert choose_profile(config, MANIFEST, load_rule, clients=180) == "compact"
+    assert choose_profile(config, MANIFEST, load_rule, clients=181) == "precise"
+    many = Manifest(tensors=tuple(TensorSpec(name=f"t{i}", shape=(1,)) for i in range(8193)))
+    assert choose_profile(config, many, load_rule, clients=2) == "precise"
+    plain = parse_toml(FederationConfig, {"name": "x", "protect": "plain"})
+    assert choose_profile(plain, MANIFEST, load_rule, clients=2) == "precise"
 
 
 @pytest.mark.parametrize(
@@ -313,13 +324,14 @@ def test_profile_follows_from_what_the_rule_needs(rule: str, configured: str, ch
             "layers names 'v'; it must be one of w, b",
         ),
         ({"rule": "nonsense"}, Code.RULE_UNKNOWN),
+        ({"profile": "compact-10"}, "headroom for 70 clients; 100 are enrolled: use auto or precise"),
     ],
 )
 def test_settings_that_fit_no_rule_or_model_are_refused(settings: dict[str, object], complaint: str) -> None:
     """At dealing, before a round could fail on them."""
     config = parse_toml(FederationConfig, {"name": "x", **settings})
     with pytest.raises(ConfigError, match=complaint):
-        choose_profile(config, MANIFEST, load_rule)
+        choose_profile(config, MANIFEST, load_rule, clients=100)
 
 
 def test_grants_go_to_the_authoritys_certificates(federation: FederationFolder) -> None:

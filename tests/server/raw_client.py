@@ -23,14 +23,17 @@ from secagg.custody.grant import open_grant
 from secagg.custody.identity import ClientIdentity
 from secagg.envelope import Ballot, Domain, PayloadKind, UpdateHeader, sign
 from secagg.model_file import load_model
-from secagg.payload import seal_update
+from secagg.payload import Quantisation, seal_update
 from secagg.plan import RoundPlan, RoundState, plan_from_proto
 from secagg.release import open_release
 from secagg.rpc_status import from_rpc_error
 from secagg.rule import Rule
+from secagg.scales import Scales
 from secagg.selection import Layout, Mask, derive_mask
+from secagg.update import Manifest
 
 WAIT_S = 25.0
+SAMPLE_COUNT = 100
 RECONNECT = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -64,6 +67,8 @@ class RawClient:
         self.profile = profile(self.descriptor.profile)
         self.model = load_model(server / "initial_model.npz")
         self.name = self.identity.name
+        self.bases = {0: Manifest.of(self.model).flatten(self.model)}
+        """Opened models by round, for the scales of the rounds that start from them."""
         credentials = grpc.ssl_channel_credentials(
             self.identity.authority_pem, self.identity.tls_key_pem, self.identity.certificate_pem
         )
@@ -88,15 +93,24 @@ class RawClient:
         derived = derive_mask(plan.protection, plan.manifest, self.descriptor.federation_id, plan.round, mask)
         return Layout(plan.manifest, derived, plan.statistics_tensors)
 
+    def scales(self, plan: RoundPlan) -> Scales | None:
+        """What the round's updates are sealed in; None unless the profile quantises."""
+        if not self.profile.quantised:
+            return None
+        return Scales.around(self.bases[plan.base_round], plan.manifest)
+
     def seal(self, plan: RoundPlan, flat: NDArray[np.float32], **changes: Any) -> Sealed:
         """A signed update; ``changes`` replace header fields before it is signed."""
         mask = changes.pop("mask", None)
-        layout = self.layout(plan, mask)
+        layout, scales = self.layout(plan, mask), self.scales(plan)
         sealer = Sealer(self.secret) if any(layout.hidden_counts) else None
-        payload = b"".join(seal_update(flat, layout, sealer))
+        weight = plan.own_weight(changes.get("sample_count", SAMPLE_COUNT))
+        quantisation = Quantisation(scales=scales, weight=weight) if scales else None
+        payload = b"".join(seal_update(flat, layout, sealer, quantisation))
         return self.sign(plan, payload, **changes)
 
     def sign(self, plan: RoundPlan, payload: bytes, **changes: Any) -> Sealed:
+        scales = None if changes.get("kind") is PayloadKind.MASK else self.scales(plan)
         header = UpdateHeader(
             federation_id=self.descriptor.federation_id,
             round=plan.round,
@@ -106,7 +120,8 @@ class RawClient:
             key_id=plan.key_id,
             manifest_sha256=plan.manifest.digest,
             mask_sha256=plan.mask_sha256,
-            sample_count=100,
+            scales=scales.to_bytes() if scales else b"",
+            sample_count=SAMPLE_COUNT,
             payload_bytes=len(payload),
             content_sha256=hashlib.sha256(payload).digest(),
         )
@@ -185,7 +200,16 @@ class RawClient:
     def opened(self, plan: RoundPlan, data: bytes, mask: Mask | None = None) -> NDArray[np.float32]:
         layout = self.layout(plan, mask)
         opener = Opener(self.secret) if any(layout.hidden_counts) else None
-        return open_aggregate(data, round=plan.round, layout=layout, profile=self.profile, opener=opener)
+        flat = open_aggregate(
+            data,
+            round=plan.round,
+            layout=layout,
+            profile=self.profile,
+            opener=opener,
+            scales=self.scales(plan),
+        )
+        self.bases[plan.round] = flat
+        return flat
 
     async def confirm(self, number: int, mask_sha256: bytes = b"") -> bool:
         request = pb.ConfirmRoundRequest(round=number, next_mask_sha256=mask_sha256)

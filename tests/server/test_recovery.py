@@ -13,12 +13,12 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from mean_bound import mean_bound
 from raw_client import RawClient, Sealed, refusal
 from served import Live, Serve, make_federation, serving
 
 from defenses import load_rule
 from secagg._proto import aggregator_pb2 as pb
-from secagg.ckks.profiles import profile
 from secagg.envelope import PayloadKind
 from secagg.errors import Code, ConfigError, ServerError
 from secagg.plan import RoundPlan, RoundState
@@ -179,7 +179,7 @@ async def test_a_real_deadline_closes_the_round_with_whoever_came(serve: Serve) 
         await live.clients[2].reach(1, RoundState.AGGREGATED)
         opened = await live.clients[2].open(plan)
         weights = np.array(list(live.events.named("decided")[-1]["weights"].values()))
-        bound = profile(plan.profile).error_bound(plan.manifest.size, weights, 1.0)
+        bound = mean_bound(plan.profile, client.model, weights)
         assert np.abs(opened - np.mean(flats, axis=0, dtype=np.float64)).max() <= bound + 2.0**-24
         assert (await live.clients[0].reach(1, RoundState.CLOSED)).state == RoundState.CLOSED
 
@@ -284,6 +284,7 @@ async def test_only_the_last_aggregate_and_the_journal_stay(serve: Serve) -> Non
             await upload_all(live, plan)
             await live.clients[0].reach(number, RoundState.AGGREGATED)
             for client in live.clients:
+                await client.open(plan)
                 await client.confirm(number)
         await live.clients[0].stub.AwaitPlan(pb.AwaitPlanRequest(after_round=3, wait_s=20))
         left = sorted(str(path.relative_to(spool)) for path in spool.rglob("*") if path.is_file())

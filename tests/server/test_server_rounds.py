@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mean_bound import mean_bound
 from numpy.typing import NDArray
 from served import Live, Serve
 
 from defenses import load_rule
 from secagg._proto import aggregator_pb2 as pb
-from secagg.ckks.profiles import profile
 from secagg.plan import RoundPlan, RoundState
 
 MODES: dict[str, dict[str, Any]] = {
@@ -67,7 +67,8 @@ async def test_every_mode_and_rule_closes_its_rounds(mode: str, rule: str, serve
                 sum(w * flats[n].astype(np.float64) for n, w in zip(names, weights, strict=True))
                 / weights.sum()
             )
-            bound = profile(plan.profile).error_bound(plan.manifest.size, weights, 1.0)
+            base = plan.manifest.unflatten(live.clients[0].bases[plan.base_round])
+            bound = mean_bound(plan.profile, base, weights)
             for flat in opened:
                 # float32 holds the opened values: half a unit in the last place of values below 1.
                 assert np.abs(flat - exact).max() <= bound + 2.0**-24
