@@ -18,6 +18,7 @@ SETTINGS_FILE = "federation.toml"
 MAX_SETTINGS_BYTES = 1024 * 1024
 
 Model = TypeVar("Model", bound=BaseModel)
+ProfileName = Literal["auto", "compact", "compact-10", "robust", "precise", "nvflare"]
 Timeout = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 
 
@@ -58,7 +59,7 @@ class FederationConfig(BaseModel):
     significance: Annotated[Significance, Field(strict=False)] | None = None
     layers: Annotated[tuple[str, ...], Field(strict=False, max_length=4096)] = ()
     rule: Annotated[str, Field(min_length=1, max_length=256)] = "mean"
-    profile: Literal["auto", "compact", "compact-10", "robust", "precise", "nvflare"] = "auto"
+    profile: ProfileName = "auto"
     rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     min_clients: Annotated[int, Field(ge=1, le=10_000)] = 2
     collect_timeout_s: Timeout = 600.0

@@ -52,8 +52,8 @@ class Scales:
         """The scales of a round that starts from this model; a pure function, so all its clients agree.
 
         The exponent is that of the smallest power of two ≥ max|w| over the tensor, plus the headroom; it is
-        read off the bits of a double, so it is the same on every machine. A tensor that is all zero (a fresh bias) has
-        no scale of its own and takes the model's largest; a model that is all zero takes 2^0.
+        read off the bits of a double, so it is the same on every machine. A tensor that is all zero (a fresh
+        bias) has no scale of its own and takes the model's largest; a model that is all zero takes 2^0.
 
         Args:
             flat: float32 [d], finite.

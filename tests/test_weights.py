@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secagg.errors import Code, RoundError
-from secagg.weights import integer_weights
+from secagg.weights import agreeing, countable_weights, integer_weights
 
 TOTAL = 2**16
 
@@ -69,3 +69,35 @@ def test_weights_that_say_nothing_are_no_decision(weights: list[float]) -> None:
     with pytest.raises(RoundError) as caught:
         integer_weights(np.array(weights), total=TOTAL)
     assert caught.value.code is Code.NO_DECISION
+
+
+def test_no_small_client_is_dropped_by_a_small_total() -> None:
+    """With room for 180 in all, one of a thousandth still counts 1, taken from the largest."""
+    weights = np.array([100_000.0, 50_000.0, 100.0, 0.0])
+    integers = countable_weights(weights, 180)
+    assert integers.tolist() == [119, 60, 1, 0]
+    assert countable_weights(np.ones(180), 180).tolist() == [1] * 180
+
+
+def test_more_updates_than_headroom_have_no_decision() -> None:
+    """Whoever weighs: each update's rounded values are added once."""
+    for applied in (None, np.full(181, 7)):
+        with pytest.raises(RoundError, match="headroom for 180") as caught:
+            countable_weights(np.full(181, 7.0), 180, applied)
+        assert caught.value.code is Code.NO_DECISION
+
+
+def test_where_clients_weighed_a_rule_can_only_leave_out() -> None:
+    """The integers are the counts; any other proportion can't be applied any more."""
+    counts = np.array([600, 450, 30])
+    assert countable_weights(np.array([1200.0, 0.0, 60.0]), 180, counts).tolist() == [600, 0, 30]
+    with pytest.raises(RoundError, match="sample counts only"):
+        countable_weights(np.array([1.0, 1.0, 1.0]), 180, counts)
+
+
+def test_updates_in_other_scales_than_most_do_not_agree() -> None:
+    """Order plays no part, not even among equally many."""
+    assert agreeing([b"a", b"b", b"a"]).tolist() == [True, False, True]
+    assert agreeing([b"b", b"a"]).tolist() == [False, True]
+    assert agreeing([b"a", b"b"]).tolist() == [True, False]
+    assert agreeing([b"", b""]).all()

@@ -25,10 +25,9 @@ A centred binomial over 2 x 21 coins is a sum of 42 independent signs of size 1/
 """
 
 ROUNDING_VARIANCE = 1.0 / 12.0
-"""Of rounding a coefficient to the nearest integer; a uniform on [-1/2, 1/2] has that proxy."""
-
-COEFFICIENT_ERROR_VARIANCE = NOISE_VARIANCE + ROUNDING_VARIANCE
-"""Of one coefficient's whole error, rounding included."""
+"""Of rounding a coefficient to the nearest integer where that is as good as random: a uniform on [-1/2, 1/2]
+has that proxy. Equal values round alike, so bounds on fixed-point values don't count on it.
+"""
 
 
 def noise_unit(profile: Profile) -> int:
@@ -56,15 +55,17 @@ def error_bound(
     """Largest |opened - exact| over a weighted mean's values.
 
     ``FixedPoint``: each coefficient's error is Σ w_i·e_i / (T·scale) with e_i from SEAL and from rounding.
-    It is always at most 21.5/scale, and by the sub-Gaussian tail and a union over n values
+    It is always at most 21.5/scale. Rounding, where all clients may err alike, is at most 1/2 of it; for the
+    rest, by the sub-Gaussian tail and a union over n values
 
         P(max |error| > t) ≤ 2n·exp(-t²/2V),  V = v·Σw²/(T·scale)²,  hence  t = sqrt(2V·(ln 2n + 40·ln 2)).
 
     ``Quantised``: noise is rounded away exactly; what remains is each client's rounding to a neighbouring
     multiple of its step, always below one step, and by Hoeffding's lemma (proxy step²/4) as above.
 
-    ``Slots``: slot j's error is Σ_k e_k cos(θ_jk)/scale with Σ_k cos²θ_jk = N/2, so that V gains N/2; added
-    is the double-precision error of one FFT at each end (Higham, *Accuracy and Stability of Numerical
+    ``Slots``: slot j's error is Σ_k e_k cos(θ_jk)/scale with Σ_k cos²θ_jk = N/2, so that V gains N/2;
+    rounding is as good as random over k, but may be the same for all clients; added is the double-precision
+    error of one FFT at each end (Higham, *Accuracy and Stability of Numerical
     Algorithms*, theorem 24.2).
 
     Args:
@@ -80,13 +81,14 @@ def error_bound(
     match profile.encoding:
         case FixedPoint(fraction_bits=bits):
             always = (MAX_COEFFICIENT_ERROR + 0.5) / 2.0**bits
-            likely = sqrt(COEFFICIENT_ERROR_VARIANCE) * spread * tail / 2.0**bits
+            likely = (sqrt(NOISE_VARIANCE) * spread * tail + 0.5) / 2.0**bits
             return min(always, likely) + doubles
         case Quantised():
             # Value, 1/step and their product are each rounded to float32: 3 · 2^-24 of the value.
             return step * min(1.0, spread * tail / 2) + doubles + 2.0**-22 * max_abs
         case Slots(scale_bits=bits):
-            deviation = sqrt(COEFFICIENT_ERROR_VARIANCE * profile.poly_degree / 2) * spread / 2.0**bits
+            each = sqrt(NOISE_VARIANCE) * spread + sqrt(ROUNDING_VARIANCE)
+            deviation = each * sqrt(profile.poly_degree / 2) / 2.0**bits
             fft = 7 * 2.0**-53 * log2(profile.poly_degree) * sqrt(2 * profile.poly_degree) * max_abs
             return deviation * tail + 2 * fft + doubles
 
@@ -117,12 +119,13 @@ def squared_norm_bias(profile: Profile, values: int) -> float:
 def product_error_bound(profile: Profile, left_norm: float, right_norm: float, values: int) -> float:
     """Largest |opened - ⟨a, b⟩| of a released inner product, held with probability ≥ 1 - 2^-40.
 
-    The constant coefficient of x·σ(y) is the dot product Σ_k x_k·y_k of the coefficient vectors, and an
-    encoded vector m has ‖m‖ = scale·‖a‖. With both operands' errors e, e' (proxy v each; for an aggregate
-    divided by its weight total, v is an upper bound) the scalar's error is ⟨m, e'⟩ + ⟨e, m'⟩ + ⟨e, e'⟩ + z,
-    over scale². The first two have proxy v(‖m‖ + ‖m'‖)², which also covers a = b. |⟨e, e'⟩| ≤ max ‖e‖² ≤ v(D
-    + 2·sqrt(D·x) + 2x) over the D padded coefficients with probability 1 - 2·exp(-x) (Hsu, Kakade, Zhang, *A
-    tail inequality for quadratic forms of subgaussian random vectors*, 2012); in a squared norm that term is
+    The constant coefficient of x·σ(y) is the dot product Σ_k x_k·y_k of the coefficient vectors. An encoded
+    vector is m = scale·a + ρ with ‖ρ‖ ≤ sqrt(n)/2 from rounding, which costs at most scale·(‖a‖ + ‖b‖)·‖ρ‖ +
+    ‖ρ‖². With both operands' noise e, e' (proxy v each; for an aggregate divided by its weight total, v is an
+    upper bound) the rest of the scalar's error is ⟨m, e'⟩ + ⟨e, m'⟩ + ⟨e, e'⟩ + z, over scale². The first two
+    have proxy v(‖m‖ + ‖m'‖)², which also covers a = b. |⟨e, e'⟩| ≤ max ‖e‖² ≤ v(D + 2·sqrt(D·x) + 2x) over
+    the D padded coefficients with probability 1 - 2·exp(-x) (Hsu, Kakade, Zhang, *A tail inequality for
+    quadratic forms of subgaussian random vectors*, 2012); in a squared norm that term is
     ``squared_norm_bias`` in the mean. z is the noise of one fresh encryption of zero, u·e + e0 + e1·s, proxy
     v(2N + 1) as u and s are ternary.
 
@@ -130,17 +133,19 @@ def product_error_bound(profile: Profile, left_norm: float, right_norm: float, v
         left_norm, right_norm: ‖a‖ and ‖b‖.
         values: how many values the vectors hold.
     """
-    scale, variance = _product_scale(profile), COEFFICIENT_ERROR_VARIANCE
+    scale, rounding = _product_scale(profile), sqrt(values) / 2
     padded = profile.ciphertext_count(values) * profile.poly_degree
     x = log(8) - FAILURE_LOG2 * log(2)
-    linear = sqrt(2 * x * variance) * scale * (left_norm + right_norm)
-    quadratic = variance * (padded + 2 * sqrt(padded * x) + 2 * x)
-    zero = sqrt(2 * x * variance * (2 * profile.poly_degree + 1))
-    return (linear + quadratic + zero) / scale**2 + 2.0**-50 * left_norm * right_norm
+    both = scale * (left_norm + right_norm)
+    rounded = (both + rounding) * rounding
+    linear = sqrt(2 * x * NOISE_VARIANCE) * (both + 2 * rounding)
+    quadratic = NOISE_VARIANCE * (padded + 2 * sqrt(padded * x) + 2 * x)
+    zero = sqrt(2 * x * NOISE_VARIANCE * (2 * profile.poly_degree + 1))
+    return (rounded + linear + quadratic + zero) / scale**2 + 2.0**-50 * left_norm * right_norm
 
 
 def _product_scale(profile: Profile) -> float:
-    if not isinstance(profile.encoding, FixedPoint):
+    if not profile.inner_products or not isinstance(profile.encoding, FixedPoint):
         raise ConfigError(
             Code.RULE_UNSUPPORTED, f"profile {profile.name} has no inner products; choose profile robust"
         )

@@ -23,7 +23,7 @@ from rich.console import Console
     "schemes",
     multiple=True,
     metavar="NAME,…",
-    help="plain, a profile, or selective:RATIO[:PROFILE].  [default: all but nvflare]",
+    help="plain, a profile, or selective:RATIO[:PROFILE].  [default: all that hold so many clients]",
 )
 @click.option(
     "--clients",
@@ -69,8 +69,8 @@ def overhead(
     """Measure bytes, seconds and peak memory of a round, per model and scheme.
 
     Models are shapes with drawn values. A client seals, the server checks and sums all clients' updates, a
-    client opens, by the code of a real federation, each in processes of their own; the opened mean is checked.
-    Fewer different updates are sealed than there are clients: the server gets the same files several times.
+    client opens, by a federation's own code, each in processes of its own; the opened mean is checked. Fewer
+    different updates are sealed than there are clients: the server gets the same files several times.
 
     \b
     Example: secagg overhead --model cnn --scheme plain,compact,selective:0.1 --clients 20
@@ -93,6 +93,8 @@ def overhead(
     for name in chosen:
         manifest_of(name)
     parsed = [Scheme.parse(name) for name in names_in(schemes) or DEFAULT_SCHEMES]
+    if not schemes:
+        parsed = [scheme for scheme in parsed if scheme.has_room(clients)]
     for scheme in parsed:
         scheme.check_clients(clients)
     results = Results(out_folder(out), command=" ".join(["secagg", *sys.argv[1:]]), seed=seed)

@@ -38,6 +38,9 @@ from rich.console import Console
 @click.option("--layers", metavar="NAME,…", help="Tensors to encrypt, with --significance layers.")
 @click.option("--rule", metavar="NAME", help="mean, ddfed.  [default: mean]")
 @click.option(
+    "--profile", metavar="NAME", help="CKKS parameters (secagg overhead --profiles).  [default: auto]"
+)
+@click.option(
     "--poison",
     metavar="ATTACK:FRACTION[:STRENGTH]",
     help="sign-flip, ipm, gaussian, scaling or label-flip by so large a share of the clients.",

@@ -52,7 +52,7 @@ class Progress:
 
 
 def report(rows: Sequence[Flat], out: Path, console: Console) -> None:
-    """Tables of what was measured, the plot where it can be drawn, and where files are; nothing for no rows."""
+    """Tables of what was measured, the plot if it can be drawn, where files are; nothing for no rows."""
     if not rows:
         return
     print_tables(rows, console)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -151,21 +151,10 @@ def measure(
         SecaggError: INTERNAL if a role fails, or its result is wrong.
     """
     scheme.check_clients(setting.clients)
-    counts = sample_counts or (1,) * min(setting.repeat, setting.clients)
-    with tempfile.TemporaryDirectory(prefix="round-", dir=setting.scratch) as folder:
-        task = Task(
-            folder=Path(folder),
-            federation=_federation(scheme, setting),
-            scheme=scheme.name,
-            clients=setting.clients,
-            sample_counts=counts,
-            seed=setting.seed,
-            repeat=setting.repeat,
-            workers=setting.workers,
-        )
-        task.prepare(manifest)
-        figures = _play(task, lambda happening: note(f"{model} {scheme.name}: {happening}"))
+    with _prepared(manifest, scheme, setting, sample_counts) as task:
+        figures = _play(task, _ROLES, lambda happening: note(f"{model} {scheme.name}: {happening}"))
         up, down = _sizes(task)
+        updates = len(task.sample_counts)
     sealed, served, opened = (figures[role] for role in ("seal", "serve", "open"))
     plain = FLOAT32_BYTES * manifest.size
     vector_mib = plain / 2**20
@@ -174,7 +163,7 @@ def measure(
         values=manifest.size,
         scheme=scheme.name,
         clients=setting.clients,
-        updates=len(counts),
+        updates=updates,
         workers=setting.workers,
         repeat=setting.repeat,
         bytes_up=up,
@@ -199,17 +188,54 @@ def measure(
     )
 
 
-def _play(task: Task, note: Note) -> dict[str, dict[str, Any]]:
+def measure_sealing(manifest: Manifest, scheme: Scheme, setting: Setting) -> dict[str, object]:
+    """Only the client's way up: the fields of ``Row`` that say what sealing takes. Nothing is opened."""
+    with _prepared(manifest, scheme, setting, None) as task:
+        figures = _play(task, _ROLES[:1], lambda _happening: None)["seal"]
+    vector_mib = FLOAT32_BYTES * manifest.size / 2**20
+    return {
+        "values": manifest.size,
+        "scheme": scheme.name,
+        "seal_s": figures["seal_s"],
+        "seal_peak_mib": figures["peak_mib"],
+        "baseline_mib": figures["baseline_mib"],
+        "vector_mib": vector_mib,
+        "seal_over_vector_mib": figures["peak_mib"] - vector_mib,
+        "seal_over_baseline_mib": figures["peak_mib"] - vector_mib - figures["baseline_mib"],
+    }
+
+
+@contextmanager
+def _prepared(
+    manifest: Manifest, scheme: Scheme, setting: Setting, sample_counts: tuple[int, ...] | None
+) -> Iterator[Task]:
+    """A task whose folder is there within the block."""
+    with tempfile.TemporaryDirectory(prefix="round-", dir=setting.scratch) as folder:
+        task = Task(
+            folder=Path(folder),
+            federation=_federation(scheme, setting),
+            scheme=scheme.name,
+            clients=setting.clients,
+            sample_counts=sample_counts or (1,) * min(setting.repeat, setting.clients),
+            seed=setting.seed,
+            repeat=setting.repeat,
+            workers=setting.workers,
+        )
+        task.prepare(manifest)
+        yield task
+
+
+def _play(task: Task, cast: Sequence[tuple[str, str, str]], note: Note) -> dict[str, dict[str, Any]]:
     """Each role's figures. The processes start together; each waits for its turn."""
     with ExitStack() as stack:
         roles = {
             name: stack.enter_context(Role(f"secagg.overhead.{module}", name, task.folder / f"{name}.log"))
-            for name, module, _ in _ROLES
+            for name, module, _ in cast
         }
         for role in roles.values():
             role.get_ready()
         figures = {}
-        for name, _, happening in _ROLES:
+        for name, _, happening in cast:
             note(happening)
             figures[name] = roles[name].play(task.to_json())
         return figures

@@ -50,7 +50,7 @@ def _batch_norm(name: str, channels: int) -> Iterator[Tensor]:
 
 
 def _resnet18() -> Iterator[Tensor]:
-    """ResNet-18 for ImageNet, as in torchvision (He et al., *Deep residual learning for image recognition*)."""
+    """ResNet-18 for ImageNet (He et al., *Deep residual learning for image recognition*), torchvision."""
     yield "conv1.weight", (64, 3, 7, 7)
     yield from _batch_norm("bn1", 64)
     inputs = 64

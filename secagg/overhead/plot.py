@@ -13,6 +13,7 @@ from secagg.overhead.table import number
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Colour = str | tuple[float, float, float, float]
 Flat = Mapping[str, object]
 
 PLOT_FILE = "overhead.png"
@@ -80,7 +81,7 @@ def point(row: Flat) -> tuple[float, float]:
     )
 
 
-def _draw(rows: Sequence[Flat], axes: Axes, markers: Mapping[str, str], colour: object) -> None:
+def _draw(rows: Sequence[Flat], axes: Axes, markers: Mapping[str, str], colour: Colour) -> None:
     """One model's points."""
     line = sorted((_ratio(row), *point(row)) for row in rows if _kind(row) == SELECTIVE)
     if line:
@@ -105,11 +106,11 @@ def _draw(rows: Sequence[Flat], axes: Axes, markers: Mapping[str, str], colour: 
         )
 
 
-def _explain(axes: Axes, markers: Mapping[str, str], colours: Mapping[str, object]) -> None:
+def _explain(axes: Axes, markers: Mapping[str, str], colours: Mapping[str, Colour]) -> None:
     """Two legends beside the picture: schemes, and models."""
     from matplotlib.lines import Line2D
 
-    def sample(label: str, marker: str, colour: object) -> Line2D:
+    def sample(label: str, marker: str, colour: Colour) -> Line2D:
         return Line2D(
             [], [], linestyle="none", marker=marker, color=colour, markeredgecolor="black", label=label
         )

@@ -69,13 +69,17 @@ class Scheme:
         """True if anything is sealed in steps."""
         return self.encrypts and self.profile.quantised
 
+    def has_room(self, clients: int) -> bool:
+        """Whether a sum over so many clients fits."""
+        return not self.encrypts or clients <= self.profile.weight_total
+
     def check_clients(self, clients: int) -> None:
         """See that a sum over so many clients has room.
 
         Raises:
             ConfigError: CONFIG_INVALID.
         """
-        if self.encrypts and clients > self.profile.weight_total:
+        if not self.has_room(clients):
             raise ConfigError(
                 Code.CONFIG_INVALID,
                 f"{clients} clients; scheme {self.name} has headroom for {self.profile.weight_total}",

@@ -92,8 +92,13 @@ def seconds(value: float) -> str:
     return f"{value:.0f}"
 
 
+def titled(title: str) -> Table:
+    """A table without lines."""
+    return Table(title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True)
+
+
 def _table(title: str, columns: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True)
+    table = titled(title)
     for place, name in enumerate(columns):
         table.add_column(name, justify="right" if place else "left", no_wrap=True)
     return table

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from attacks.poisoning import Poison, parse_poison
 from defenses import load_rule
-from secagg.config import FederationConfig
+from secagg.config import FederationConfig, ProfileName
 from secagg.plan import ProtectionMode, Significance
 from secagg.simulation.partition import parse_partition
 
@@ -41,6 +41,7 @@ class RunConfig(BaseModel):
         model: linear, mlp (one hidden layer of 64) or cnn (two convolutions, two dense layers).
         protect, ratio, significance, layers: as in ``FederationConfig``.
         rule: name of the aggregation rule, with its parameters if it has any.
+        profile: as in ``FederationConfig``.
         poison: ATTACK:FRACTION[:STRENGTH], or nothing.
         seed: of the partition, the initial model, the choice of attackers and all local training.
         round_timeout_s: a stage of a round, or silence of all processes, that takes longer is an error.
@@ -69,6 +70,7 @@ class RunConfig(BaseModel):
     significance: Annotated[Significance, Field(strict=False)] | None = None
     layers: Annotated[tuple[str, ...], Field(strict=False)] = ()
     rule: str = "mean"
+    profile: ProfileName = "auto"
     poison: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     round_timeout_s: Annotated[Real, Field(gt=0, le=86_400)] = 900.0
@@ -108,6 +110,7 @@ class RunConfig(BaseModel):
             significance=self.significance,
             layers=self.layers,
             rule=self.rule,
+            profile=self.profile,
             rounds=self.rounds,
             min_clients=self.clients // 2 + 1,
             collect_timeout_s=self.round_timeout_s,

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from mean_bound import mean_bound
 from numpy.typing import NDArray
+from raw_client import refusal
 from served import Live, Serve
 
 from defenses import load_rule
 from secagg._proto import aggregator_pb2 as pb
+from secagg.errors import Code
 from secagg.plan import RoundPlan, RoundState
+from secagg.scales import Scales
 
 MODES: dict[str, dict[str, Any]] = {
     "plain": {"protect": "plain"},
@@ -77,3 +80,34 @@ async def test_every_mode_and_rule_closes_its_rounds(mode: str, rule: str, serve
         assert end.end.last_aggregate_round == 2
         assert not end.end.reason
         assert await live.clients[0].download(pb.ARTIFACT_KIND_AGGREGATE, 2)
+
+
+async def test_an_update_in_other_scales_is_left_out(serve: Serve) -> None:
+    """Its integers mean something else: the mean is that of the others, and the round goes on."""
+    async with serve(clients=3, rule="mean", protect="full") as live:
+        plan = await live.clients[0].plan()
+        flats = updates(plan, 3)
+        liar = live.clients[1]
+        grown = liar.scales(plan)
+        assert grown is not None
+        honest = [client.seal(plan, flat) for client, flat in zip(live.clients, flats, strict=True)]
+        other = Scales(exponents=tuple(exponent + 1 for exponent in grown.exponents))
+        honest[1] = liar.sign(plan, honest[1].payload, scales=other.to_bytes())
+        await asyncio.gather(*(c.upload(s) for c, s in zip(live.clients, honest, strict=True)))
+        await live.clients[0].reach(1, RoundState.AGGREGATED)
+        weights = live.events.named("decided")[-1]["weights"]
+        assert weights["c1"] == 0 and weights["c0"] == weights["c2"] > 0
+        opened = await live.clients[0].open(plan)
+        exact = (flats[0].astype(np.float64) + flats[2]) / 2
+        bound = mean_bound(plan.profile, live.clients[0].model, [1, 1])
+        assert np.abs(opened - exact).max() <= bound + 2.0**-24
+
+
+@pytest.mark.parametrize("scales", [b"", bytes(3), b"\x7f" * 4], ids=["none", "too few", "impossible"])
+async def test_scales_that_do_not_fit_the_plan_are_refused(serve: Serve, scales: bytes) -> None:
+    """Before a byte of the payload is taken; the same client can then hand in a good update."""
+    async with serve(clients=2, rule="mean", protect="full") as live:
+        plan = await live.clients[0].plan()
+        bad = live.clients[0].seal(plan, updates(plan, 1)[0], scales=scales)
+        assert (await refusal(live.clients[0].create(bad))).code is Code.ENVELOPE_MALFORMED
+        await live.clients[0].upload(live.clients[0].seal(plan, updates(plan, 1)[0]))

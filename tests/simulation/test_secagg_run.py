@@ -73,19 +73,22 @@ def test_selective_federations_learn(tmp_path, idx_folder, choice):
 
 
 def test_full_and_plain_give_the_same_model(tmp_path):
-    """Same seed, same training: encryption changes the mean by no more than its noise."""
+    """Same seed, same training: encryption changes the mean by no more than its noise or its rounding."""
     np.savez(tmp_path / "d.npz", x=blobs(160)[0], y=blobs(160)[1])
     models = {}
-    for protect in ("plain", "full"):
-        out = tmp_path / protect
+    for protect, profile in (("plain", "auto"), ("full", "precise"), ("full", "auto")):
+        out = tmp_path / f"{protect}-{profile}"
         done = secagg_run(out, "--dataset", tmp_path / "d.npz", "--clients", 3, "--rounds", 1,
-                          "--protect", protect, "--model", "linear",
-                          "--partition", "dirichlet:0.5")  # fmt: skip
+                          "--protect", protect, "--model", "linear", "--profile", profile,
+                          "--partition", "iid")  # fmt: skip
         result_of(done, out)
-        models[protect] = load_model(out / "model.npz")
-    for name, tensor in models["plain"].items():
+        models[protect, profile] = load_model(out / "model.npz")
+    for name, tensor in models["plain", "auto"].items():
         # The profile's noise is far below float32's own rounding of values near 1.
-        np.testing.assert_allclose(models["full"][name], tensor, atol=1e-6)
+        np.testing.assert_allclose(models["full", "precise"][name], tensor, atol=1e-6)
+        # compact rounds to 2^-15 of a scale that is at most 32 times a tensor's largest value.
+        largest = max(float(np.abs(t).max()) for t in models["plain", "auto"].values())
+        np.testing.assert_allclose(models["full", "auto"][name], tensor, atol=32 * largest * 2.0**-15)
 
 
 def test_a_federation_whose_values_explode_still_ends(tmp_path, idx_folder):
