@@ -77,6 +77,7 @@ def through_service(
         key_id=plan.key_id,
         manifest_sha256=plan.manifest.digest,
         mask_sha256=plan.mask_sha256,
+        scales=b"",
         sample_count=1,
         payload_bytes=plan.payload_bytes,
         content_sha256=payload.sha256,
@@ -105,7 +106,7 @@ def measure(megabytes: int, runs: int, scratch: Path) -> tuple[list[Run], int]:
     """Paired runs, and the payload's size in bytes."""
     values = int(megabytes * 1e6 / 7.5)
     federation = scratch / "federation"
-    identities = make_federation(federation, clients=runs + 1, values=values)
+    identities = make_federation(federation, clients=runs + 1, values=values, profile="precise")
     found: list[Run] = []
     state = StateFolder(scratch / "state")
     with (
