@@ -48,6 +48,13 @@ MIB = 2**20
     metavar="SECONDS",
     help="Give up after so long without progress.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Processes that seal and open long vectors; 0: one per core.  [default: 0]",
+)
 @click.option("--events", is_flag=True, help="Print one JSON line per event instead of one line per round.")
 def join(
     identity: Path,
@@ -56,6 +63,7 @@ def join(
     state: Path | None,
     rounds: int | None,
     patience_s: float,
+    workers: int,
     events: bool,
 ) -> None:
     """Take part in a federation as the client whose identity folder is IDENTITY."""
@@ -65,7 +73,13 @@ def join(
     trainer = load_trainer(trainer_name)
     report = _EventPrinter() if events else _Narrator()
     with Client.load(
-        identity, server=server, rules=load_rule, state=state, patience_s=patience_s, on_event=report.event
+        identity,
+        server=server,
+        rules=load_rule,
+        state=state,
+        patience_s=patience_s,
+        workers=workers,
+        on_event=report.event,
     ) as client:
         for upcoming in client.rounds(limit=rounds):
             _take_part(upcoming, trainer, report)

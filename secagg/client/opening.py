@@ -83,6 +83,11 @@ class Opening:
         self.open_s = 0.0
         """Seconds spent opening so far, transfers not counted."""
 
+    def close(self) -> None:
+        """End the processes that seal and open; safe to repeat."""
+        if self._custody is not None:
+            self._custody.close()
+
     def layout(self, plan: RoundPlan) -> Layout:
         """How this round's update travels, from the plan's mask.
 

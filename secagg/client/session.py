@@ -147,6 +147,7 @@ class Client:
 
     def close(self) -> None:
         """End the connection and let go of the state folder; safe to repeat."""
+        self._opening.close()
         self._connection.close()
         self._folder.close()
 

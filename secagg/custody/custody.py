@@ -84,3 +84,7 @@ class Custody(Protocol):
     def opener(self) -> Decryptor:
         """What opens aggregates and released scalars."""
         ...
+
+    def close(self) -> None:
+        """End what works for it; safe to repeat."""
+        ...

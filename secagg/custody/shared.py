@@ -39,6 +39,11 @@ class SharedCustody:
         """Opens with the secret key, at once and alone."""
         return Opener(self.secret_key, self.crew)
 
+    def close(self) -> None:
+        """Ends the crew's processes."""
+        if self.crew is not None:
+            self.crew.close()
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret key is not pickled")
 

@@ -16,10 +16,10 @@ from secagg.selection.layout import Layout
 def check_opened(
     task: Task, layout: Layout, scales: Scales | None, opened: NDArray[np.float32]
 ) -> tuple[float, float]:
-    """The largest error over hidden values, and its bound; both are 0 where nothing is hidden.
+    """The largest error over hidden values, and the largest bound; both are 0 where nothing is hidden.
 
-    The bound is that of ``bounds.error_bound`` and the rounding to float32; visible values may differ from
-    the mean by the latter alone.
+    A value's bound is that of ``bounds.error_bound``, by its own tensor's step, and the rounding to float32;
+    visible values may differ from the mean by the latter alone.
 
     Raises:
         SecaggError: INTERNAL if any value is further off: no figure of such a round means anything.
@@ -32,39 +32,50 @@ def check_opened(
         largest = max(largest, float(np.abs(vector).max()))
         exact += vector * np.float64(share / shares.sum())
     rounding = float(np.spacing(np.float32(largest)))
-    hidden_values = sum(layout.hidden_counts)
-    bound = _bound(task, layout, scales, senders, largest) + rounding if hidden_values else 0.0
-    error, feedback = 0.0, ErrorFeedback(task.state)
-    carry_of = feedback.begin(layout) if scales is not None else None
+    carry_of = ErrorFeedback(task.state).begin(layout) if scales is not None else None
+    error, allowed, right = 0.0, 0.0, True
     for block, count in enumerate(layout.hidden_counts):
-        hidden, wanted = layout.hidden_of(opened, block), exact[layout.hidden_places(block)]
+        if not count:
+            continue
+        places = layout.hidden_places(block)
+        wanted = exact[places]
         if carry_of is not None:
             wanted = wanted + carry_of(block).read(0, count)
-        error = max(error, float(np.abs(hidden - wanted).max(initial=0.0)))
-    exact[:] -= opened
-    for block in range(len(layout.blocks)):
-        exact[layout.hidden_places(block)] = 0.0
-    visible = float(np.abs(exact).max())
-    if not (error <= bound and visible <= rounding):
+        off = np.abs(layout.hidden_of(opened, block) - wanted)
+        bound = _bound(task, layout, scales, senders, block, largest) + rounding
+        right &= bool((off <= bound).all())
+        error, allowed = max(error, float(off.max())), max(allowed, float(bound.max()))
+        exact[places] = opened[places]
+    visible = float(np.abs(exact - opened).max())
+    if not (right and visible <= rounding):
         raise SecaggError(
             Code.INTERNAL,
-            f"scheme {task.scheme} opened a wrong mean: hidden values are off by {error:.3g} (at most "
-            f"{bound:.3g} is possible), visible ones by {visible:.3g}",
+            f"scheme {task.scheme} opened a wrong mean: hidden values are off by up to {error:.3g} (at most "
+            f"{allowed:.3g} is possible), visible ones by {visible:.3g}",
         )
-    return error, bound
+    return error, allowed
 
 
 def _bound(
-    task: Task, layout: Layout, scales: Scales | None, senders: NDArray[np.int64], largest: float
-) -> float:
-    """``bounds.error_bound``; clients that send the same ciphertexts send the same noise: weights add up."""
-    hidden, form = sum(layout.hidden_counts), task.parsed.profile
+    task: Task,
+    layout: Layout,
+    scales: Scales | None,
+    senders: NDArray[np.int64],
+    block: int,
+    largest: float,
+) -> NDArray[np.float64]:
+    """Of each hidden value of a block, or [1] if it is the same for all.
+
+    Clients that send the same ciphertexts send the same noise: their weights add up.
+    """
+    form, count = task.parsed.profile, layout.hidden_counts[block]
     if scales is None:
-        return error_bound(form, hidden, senders * np.array(task.sample_counts), max_abs=largest)
-    steps = (
-        scales.steps(form, layout.hidden_runs(block)).largest for block in range(len(layout.hidden_counts))
-    )
+        weights = senders * np.array(task.sample_counts)
+        return np.array([error_bound(form, layout.size, weights, max_abs=largest)])
     # Each client's value is rounded in steps of its own, step/weight, and counts weight/Σ weights.
     weights = np.array([task.weight(update) for update in range(len(senders))])
-    step = max(steps) * senders.sum() / float(senders @ weights)
-    return error_bound(form, hidden, senders, max_abs=largest, step=step)
+    stretch = senders.sum() / float(senders @ weights)
+    steps = scales.steps(form, layout.hidden_runs(block)).over(0, count) * stretch
+    doubles = error_bound(form, layout.size, senders, max_abs=largest)
+    bounds: NDArray[np.float64] = steps * error_bound(form, layout.size, senders, max_abs=0.0, step=1.0)
+    return bounds + doubles

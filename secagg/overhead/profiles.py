@@ -90,7 +90,8 @@ _LINES: dict[str, Callable[[Mapping[str, object]], str]] = {
 
 _NOTES = """
 modulus: all primes that keys use; security: that row of the HomomorphicEncryption.org standard.
-largest value: that a client may seal. scaled: each tensor has a range of its own, 2 to 4 times its
-largest value when the round begins; what is beyond goes with the next update.
+largest value: that a client may seal. scaled: each tensor has a range of its own, 4 to 8 times its
+largest value when the round begins (16 to 32 times if it is small); what is beyond goes with the next
+update.
 error: of one client's 10^6 values of size up to 1 (r: relative to their tensor's range), exceeded with
 probability below 2^-40; a mean of many clients has less. bytes/value: of 10^6 values."""

@@ -100,5 +100,6 @@ def titled(title: str) -> Table:
 def _table(title: str, columns: tuple[str, ...]) -> Table:
     table = titled(title)
     for place, name in enumerate(columns):
-        table.add_column(name, justify="right" if place else "left", no_wrap=True)
+        # A long name is folded rather than a number cut.
+        table.add_column(name, justify="right" if place else "left", no_wrap=place > 0, overflow="fold")
     return table

@@ -132,6 +132,8 @@ class Task:
             statistics_tensors=(),
             base_round=0,
             max_sample_count=max(self.sample_counts),
+            # As in every round but the first: clients weigh their own values.
+            count_unit=max(self.sample_counts) if self.parsed.quantised else 0,
             payload_bytes=payload_bytes,
         )
 

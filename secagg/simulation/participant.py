@@ -117,8 +117,9 @@ def take_part(task: Task) -> None:
         SecaggError: it can't go on.
     """
     participant = Participant(task)
+    # Every participant is a process already; more of them would only wait for a core.
     with Client.load(
-        task.identity, server=task.server, rules=load_rule, patience_s=task.patience_s
+        task.identity, server=task.server, rules=load_rule, patience_s=task.patience_s, workers=1
     ) as client:
         report("ready")
         for upcoming in client.rounds():
