@@ -31,6 +31,7 @@ class RunResult:
 
     Args:
         config: what was run.
+        profile: the CKKS profile that the federation was dealt.
         rows: one per round with an aggregate.
         precision, recall: of the rejections against the malicious clients, over all rounds; None where
             nobody was rejected, or nobody attacked.
@@ -38,6 +39,7 @@ class RunResult:
     """
 
     config: RunConfig
+    profile: str
     rows: tuple[Row, ...]
     precision: float | None
     recall: float | None
@@ -57,6 +59,7 @@ class RunResult:
             "malicious": [names[i] for i in config.malicious],
             "protect": config.protect.value,
             "rule": config.rule,
+            "profile": self.profile,
             "precision": self.precision,
             "recall": self.recall,
             "completed": self.completed,
@@ -92,7 +95,12 @@ def run(config: RunConfig, display: Display, *, command: Sequence[str] = ()) -> 
         ready.discard_samples()
         precision, recall = detection(rows, [config.names[i] for i in config.malicious])
         result = RunResult(
-            config=config, rows=tuple(rows), precision=precision, recall=recall, completed=completed
+            config=config,
+            profile=ready.profile,
+            rows=tuple(rows),
+            precision=precision,
+            recall=recall,
+            completed=completed,
         )
         write_result(
             ready.out,

@@ -35,11 +35,13 @@ class Preparation:
         out: the output folder.
         dataset: what is trained on; its name, shape and classes matter from here on.
         sample_counts: training samples per client.
+        profile: the CKKS profile that was dealt.
     """
 
     out: Path
     dataset: Dataset
     sample_counts: tuple[int, ...]
+    profile: str
 
     @property
     def server(self) -> Path:
@@ -84,8 +86,9 @@ def prepare(config: RunConfig) -> Preparation:
         train = train.take(np.sort(chosen))
     parts = partition(train.labels, config.clients, config.partition, config.seed)
     out = _fresh_folder(Path(config.out))
-    ready = Preparation(out=out, dataset=dataset, sample_counts=tuple(len(part) for part in parts))
-    _make_federation(config, dataset, out / FEDERATION, max(ready.sample_counts))
+    counts = tuple(len(part) for part in parts)
+    profile = _make_federation(config, dataset, out / FEDERATION, max(counts))
+    ready = Preparation(out=out, dataset=dataset, sample_counts=counts, profile=profile)
     attack = config.attack
     pooled = attack is not None and attack.pools_data
     coalition = np.concatenate([parts[i] for i in config.malicious]) if pooled else None
@@ -140,7 +143,8 @@ def require_torch() -> None:
         )
 
 
-def _make_federation(config: RunConfig, dataset: Dataset, folder: Path, max_sample_count: int) -> None:
+def _make_federation(config: RunConfig, dataset: Dataset, folder: Path, max_sample_count: int) -> str:
+    """The name of the CKKS profile that was dealt."""
     # torch takes seconds to import, and nothing before this needs it.
     from secagg.adapters.pytorch import tensors_from
     from secagg.simulation.models import build_model
@@ -150,7 +154,7 @@ def _make_federation(config: RunConfig, dataset: Dataset, folder: Path, max_samp
     save_model(FederationFolder.open(folder).root / config.federation.initial_model, initial)
     for name in config.names:
         enroll_local(folder, name)
-    deal(folder, rules=load_rule)
+    return deal(folder, rules=load_rule).profile
 
 
 def _fresh_folder(out: Path) -> Path:

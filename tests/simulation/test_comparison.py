@@ -19,7 +19,9 @@ def outcomes(*accuracies: float) -> list[Outcome]:
     for arm, accuracy in zip(ARMS, accuracies, strict=True):
         config = RunConfig(protect=arm.protect, rule=arm.rule, poison=arm.poison, rounds=1)
         rows = (replace(ROW, accuracy=accuracy),)
-        result = RunResult(config=config, rows=rows, precision=1.0, recall=1.0, completed=True)
+        result = RunResult(
+            config=config, profile="compact", rows=rows, precision=1.0, recall=1.0, completed=True
+        )
         found.append(Outcome(arm=arm, result=result, seconds=20))
     return found
 

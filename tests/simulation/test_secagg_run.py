@@ -49,6 +49,7 @@ def test_a_poisoned_federation_under_encryption_learns_an_unseen_data_set(tmp_pa
     result = result_of(done, out)
     assert [row["round"] for row in result["rows"]] == [1, 2, 3]
     assert (result["protect"], result["rule"], len(result["malicious"])) == ("full", "ddfed", 1)
+    assert result["profile"] == "robust"
     assert all(result["malicious"][0] in row["rejected_clients"].split() for row in result["rows"])
     assert result["final_accuracy"] > 0.9 and result["recall"] == 1.0
     for row in result["rows"]:
@@ -81,7 +82,8 @@ def test_full_and_plain_give_the_same_model(tmp_path):
         done = secagg_run(out, "--dataset", tmp_path / "d.npz", "--clients", 3, "--rounds", 1,
                           "--protect", protect, "--model", "linear", "--profile", profile,
                           "--partition", "iid")  # fmt: skip
-        result_of(done, out)
+        dealt = result_of(done, out)["profile"]
+        assert (dealt == "compact") == (protect == "full" and profile == "auto")
         models[protect, profile] = load_model(out / "model.npz")
     for name, tensor in models["plain", "auto"].items():
         # The profile's noise is far below float32's own rounding of values near 1.
