@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 SECAGG_DATA ?= $(wildcard ../shared/data)
 export SECAGG_DATA
 
-.PHONY: help run test lint proto bench compatibility clean
+.PHONY: help run test lint proto overhead bench compatibility clean
 
 help:
 	@echo "make run            install, then one federation undefended and one under encryption with ddfed"
 	@echo "make test           install, then all tests"
 	@echo "make lint           ruff, mypy --strict, generated code up to date"
-	@echo "make bench          transport and memory ratios (docs/BENCHMARKS.md)"
+	@echo "make overhead       what encryption costs: bytes, seconds, memory of small models"
+	@echo "make bench          quick benchmarks against named peers: overhead, transport, memory (docs/BENCHMARKS.md)"
 	@echo "make compatibility  the wire code and the engine under other pins (Flower's, NVFlare's)"
 	@echo "make proto          regenerate secagg/_proto from proto/"
 	@echo "make clean          remove what the other targets made"
@@ -41,7 +42,11 @@ lint: $(VENV)/.dev
 proto: $(VENV)/.dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/generate.py
 
+overhead: $(VENV)/.dev
+	@$(BIN)/secagg overhead
+
 bench: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks.overhead --quick --out runs/bench
 	@$(BIN)/python -m benchmarks.transport
 	@$(BIN)/python -m benchmarks.memory
 
@@ -49,4 +54,4 @@ compatibility: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks.compatibility
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) .venv-peers runs build *.egg-info

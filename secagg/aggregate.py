@@ -20,7 +20,7 @@ from secagg.ckks.vectors import CiphertextReader, weighted_sum
 from secagg.ckks.wire import AGGREGATE_HEADER_BYTES, aggregate_header, parse_aggregate_header
 from secagg.custody.custody import Decryptor
 from secagg.errors import CiphertextError, Code, SecaggError
-from secagg.payload import UpdateFile, read_exactly, read_floats
+from secagg.payload import StoredCiphertexts, UpdateFile, read_exactly, read_floats
 from secagg.scales import Scales
 from secagg.selection.layout import FLOAT32_BYTES, Layout
 
@@ -235,9 +235,12 @@ class AggregateFile:
 
     def ciphertexts(self, block: int) -> CiphertextReader:
         """Reads one block's aggregate ciphertexts by index; the bytes are not yet parsed."""
-        start = _offsets(self.layout, self.profile)[0][block] + AGGREGATE_HEADER_BYTES
-        size = self.profile.aggregate_ciphertext_bytes
-        return lambda index: read_exactly(self.path, start + index * size, size)
+        return StoredCiphertexts(
+            self.path,
+            start=_offsets(self.layout, self.profile)[0][block] + AGGREGATE_HEADER_BYTES,
+            size=self.profile.aggregate_ciphertext_bytes,
+            count=self.profile.ciphertext_count(self.layout.hidden_counts[block]),
+        )
 
     def visible(self, block: int) -> Iterator[NDArray[np.float32]]:
         """One block's visible mean, in the same pieces as ``UpdateFile.visible``."""

@@ -20,6 +20,8 @@ from secagg.errors import CiphertextError, Code, ServerError, UpdateError
 from secagg.scales import Scales
 from secagg.selection.layout import FLOAT32_BYTES, Layout
 
+_CHECKED_AT_ONCE = 2**20
+
 VISIBLE_AT_ONCE = 2**16
 """Visible values handled together where they are streamed."""
 
@@ -69,7 +71,10 @@ def seal_update(
         )
     if flat.dtype != np.float32:
         raise UpdateError(Code.UPDATE_DTYPE, f"the flat vector is {flat.dtype}, not float32")
-    if not np.isfinite(flat).all():
+    # Piece by piece: for a large model a bool per value is not nothing.
+    if not all(
+        np.isfinite(flat[at : at + _CHECKED_AT_ONCE]).all() for at in range(0, flat.size, _CHECKED_AT_ONCE)
+    ):
         raise UpdateError(Code.UPDATE_NOT_FINITE, "the flat vector holds NaN or infinite values")
     if sum(layout.hidden_counts):
         if sealer is None:
@@ -124,6 +129,39 @@ def read_exactly(path: Path, offset: int, size: int) -> bytes:
     return data
 
 
+CHUNK = 4
+"""Ciphertexts read from a stored vector at once, and held of it."""
+
+
+class StoredCiphertexts:
+    """A vector's ciphertexts by index, from a file that is opened anew for each chunk of them.
+
+    Args:
+        path: the file.
+        start: where the first ciphertext begins.
+        size: bytes of a ciphertext.
+        count: how many there are.
+    """
+
+    def __init__(self, path: Path, *, start: int, size: int, count: int) -> None:
+        self._path, self._start, self._size, self._count = path, start, size, count
+        self._held, self._chunk = range(0), memoryview(b"")
+
+    def __call__(self, index: int) -> memoryview:
+        """The bytes of one ciphertext.
+
+        Raises:
+            ServerError: as ``read_exactly``.
+        """
+        if index not in self._held:
+            held = range(index, min(index + CHUNK, self._count))
+            at = self._start + index * self._size
+            self._chunk = memoryview(read_exactly(self._path, at, len(held) * self._size))
+            self._held = held
+        at = (index - self._held.start) * self._size
+        return self._chunk[at : at + self._size]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateFile:
     """One update's payload in the spool, read by position.
@@ -166,9 +204,12 @@ class UpdateFile:
 
     def ciphertexts(self, block: int) -> CiphertextReader:
         """Reads one block's sealed ciphertexts by index; the bytes are not yet parsed."""
-        start = self.layout.sealed_offsets(self.profile)[block] + HEADER_BYTES
-        size = self.profile.sealed_ciphertext_bytes
-        return lambda index: read_exactly(self.path, start + index * size, size)
+        return StoredCiphertexts(
+            self.path,
+            start=self.layout.sealed_offsets(self.profile)[block] + HEADER_BYTES,
+            size=self.profile.sealed_ciphertext_bytes,
+            count=self.profile.ciphertext_count(self.layout.hidden_counts[block]),
+        )
 
     def visible(self, block: int) -> Iterator[NDArray[np.float32]]:
         """One block's visible values, at most ``VISIBLE_AT_ONCE`` at a time."""

@@ -159,6 +159,13 @@ class CoefficientRing(Ring):
         np.minimum(total, total - np.uint64(self.prime), out=total)
         return total
 
+    def conjugate(self, polynomial: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """σ: X -> 1/X on coefficients uint64 [N]: c_0, -c_{N-1}, …, -c_1, as X^-k = -X^(N-k)."""
+        turned = np.empty_like(polynomial)
+        turned[0], rest = polynomial[0], polynomial[:0:-1]
+        turned[1:] = np.where(rest == 0, rest, np.uint64(self.prime) - rest)
+        return turned
+
     def _form(self, parts: int) -> Form:
         if parts not in self._forms:
             sample = seal.Ciphertext(self.seal)

@@ -71,7 +71,7 @@ class ProductSum:
     Args:
         weight_total: what the number is divided by beside the squared scale.
         constant: the constant coefficient of p0, below p.
-        masks: p1 + σ(p2) and, unless an operand is plain, p3; uint64 [1 or 2, N] in NTT order.
+        masks: p1 + σ(p2) and, unless an operand is plain, p3, as coefficients; uint64 [1 or 2, N].
     """
 
     weight_total: int
@@ -88,12 +88,12 @@ class ProductSum:
         )
 
     def release(self, public_key: PublicKey) -> bytes:
-        """The released scalar: re-randomised, masks as coefficients. Two releases differ."""
+        """The released scalar, re-randomised: two releases differ."""
         ring = _ring(public_key.profile)
         zero = seal.Ciphertext()
         public_key.seal_encryptor.encrypt_zero(zero)
         body, mask = ring.polynomials(zero)
-        polynomials = ring.transform(self.masks, to_ntt=False).copy()
+        polynomials = self.masks.copy()
         polynomials[0] = ring.sum(polynomials[0], mask)
         scalar = ReleasedScalar(
             weight_total=self.weight_total,
@@ -239,27 +239,15 @@ class _Product:
             self._sums[place] = self._ring.add(self._sums[place], self._ring.multiply(left, factor))
 
     def sum(self) -> ProductSum:
-        """What has been added so far."""
+        """What has been added so far; nothing can be added any more."""
         ring = self._ring
         nothing = np.zeros((2, ring.poly_degree), dtype=np.uint64)
-        parts = [nothing if item is None else ring.polynomials(item) for item in self._sums]
+        parts = [nothing if item is None else ring.polynomials(ring.from_ntt(item)) for item in self._sums]
         body, mask = parts[0]
         masks = [mask]
         if len(parts) == 2:
-            masks = [ring.sum(mask, conjugate(parts[1][0])), parts[1][1]]
-        return ProductSum(
-            weight_total=self._weight_total,
-            constant=_constant_coefficient(body, ring.prime),
-            masks=np.stack(masks),
-        )
-
-
-def _constant_coefficient(ntt: NDArray[np.uint64], prime: int) -> int:
-    """The mean of a polynomial's NTT values [N], modulo p."""
-    half = np.uint64(30)
-    low, high = ntt & np.uint64((1 << 30) - 1), ntt >> half
-    total = int(low.sum()) + (int(high.sum()) << int(half))
-    return total * pow(ntt.size, -1, prime) % prime
+            masks = [ring.sum(mask, ring.conjugate(parts[1][0])), parts[1][1]]
+        return ProductSum(weight_total=self._weight_total, constant=int(body[0]), masks=np.stack(masks))
 
 
 def _ring(profile: Profile) -> CoefficientRing:

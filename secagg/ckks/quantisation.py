@@ -98,7 +98,8 @@ class StochasticRounding:
         self, values: NDArray[np.float32] | NDArray[np.float64], steps: NDArray[np.float64]
     ) -> NDArray[np.float32]:
         """Whole numbers float32 [n] in ± largest for values [n] and their steps [n] or [1]."""
-        scaled = values.astype(np.float32) * (1.0 / steps).astype(np.float32)
-        scaled += self._generator.random(scaled.size, dtype=np.float32)
+        scaled = self._generator.random(values.size, dtype=np.float32)
+        scaled += np.multiply(values, (1.0 / steps).astype(np.float32), dtype=np.float32, casting="same_kind")
         np.floor(scaled, out=scaled)
-        return np.clip(scaled, -self._largest, self._largest, out=scaled)
+        np.minimum(scaled, self._largest, out=scaled)
+        return np.maximum(scaled, -self._largest, out=scaled)

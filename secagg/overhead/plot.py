@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,8 @@ _INCHES, _DPI = (10.5, 6.0), 130
 
 
 def write_plot(rows: Sequence[Flat], out: Path) -> Path:
-    """Write ``overhead.png``: a colour per model, a marker per scheme; selective ones on a line.
+    """Write ``overhead.png``: a colour per model, a marker per scheme; selective ones on a line, other
+    systems hollow.
 
     Across: bytes per client and round, up and down together. Upwards: seconds per client and round, sealing,
     opening and a client's share of the server's work. Both axes are logarithmic.
@@ -64,9 +65,8 @@ def write_plot(rows: Sequence[Flat], out: Path) -> Path:
     axes.grid(which="major", color="0.85")
     axes.grid(which="minor", color="0.94")
     axes.set_axisbelow(True)
-    _explain(
-        axes, markers, {f"{row['model']} ({row['values']:,})": colours[str(row["model"])] for row in rows}
-    )
+    named = {f"{row['model']} ({row['values']:,})": colours[str(row["model"])] for row in rows}
+    _explain(axes, markers, {_kind(row) for row in rows if row["peer"]}, named)
     path = out / PLOT_FILE
     figure.savefig(path)
     return path
@@ -93,10 +93,11 @@ def _draw(rows: Sequence[Flat], axes: Axes, markers: Mapping[str, str], colour: 
             [y],
             s=40 if _kind(row) == SELECTIVE else 85,
             marker=markers[_kind(row)],
-            color=[colour],
-            alpha=0.85,
-            edgecolors="black",
-            linewidths=0.7,
+            # Other systems are hollow.
+            facecolors="white" if row["peer"] else [colour],
+            edgecolors=[colour] if row["peer"] else "black",
+            linewidths=1.8 if row["peer"] else 0.7,
+            alpha=0.9,
             zorder=3,
         )
     # The shares between lie on the line, often too close for words.
@@ -106,8 +107,10 @@ def _draw(rows: Sequence[Flat], axes: Axes, markers: Mapping[str, str], colour: 
         )
 
 
-def _explain(axes: Axes, markers: Mapping[str, str], colours: Mapping[str, Colour]) -> None:
-    """Two legends beside the picture: schemes, and models."""
+def _explain(
+    axes: Axes, markers: Mapping[str, str], others: Collection[str], colours: Mapping[str, Colour]
+) -> None:
+    """Two legends beside the picture: schemes and other systems, and models."""
     from matplotlib.lines import Line2D
 
     def sample(label: str, marker: str, colour: Colour) -> Line2D:
@@ -116,10 +119,12 @@ def _explain(axes: Axes, markers: Mapping[str, str], colours: Mapping[str, Colou
         )
 
     figure = axes.figure
-    schemes = [sample(kind, marker, "white") for kind, marker in markers.items()]
+    schemes = [sample(kind, marker, "white" if kind in others else "0.6") for kind, marker in markers.items()]
     models = [sample(model, "o", colour) for model, colour in colours.items()]
-    figure.legend(handles=schemes, title="scheme", loc="outside right upper", frameon=False)
-    figure.legend(handles=models, title="model (values)", loc="outside right lower", frameon=False)
+    figure.legend(handles=schemes, title="scheme", loc="outside right upper", frameon=False, alignment="left")
+    figure.legend(
+        handles=models, title="model (values)", loc="outside right lower", frameon=False, alignment="left"
+    )
 
 
 def _kind(row: Flat) -> str:

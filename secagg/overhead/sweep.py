@@ -27,6 +27,9 @@ class Results:
     def __init__(self, out: Path, *, command: str, seed: int) -> None:
         self._out, self._command, self._seed = out, command, seed
         self.rows: list[Flat] = []
+        """Of rounds."""
+        self.primitives: list[Flat] = []
+        """Of single operations; they stand behind the rounds' in the file."""
 
     def add(self, row: Flat) -> None:
         """A row is there."""
@@ -44,7 +47,7 @@ class Results:
             self._out,
             command=self._command,
             seed=self._seed,
-            rows=self.rows,
+            rows=[*self.rows, *self.primitives],
             more={"complete": complete, **more},
         )
 

@@ -40,9 +40,16 @@ class Mask:
     def __post_init__(self) -> None:
         if self.hidden.dtype != np.bool_ or self.hidden.ndim != 1 or self.hidden.size == 0:
             raise _malformed(f"a mask is a bool vector, not {self.hidden.dtype} of shape {self.hidden.shape}")
-        frozen = self.hidden.copy()
-        frozen.setflags(write=False)
-        object.__setattr__(self, "hidden", frozen)
+        # One answer for all entries, spread without memory (``all_or_none``), can't be written to anyway.
+        if self.hidden.strides != (0,):
+            frozen = self.hidden.copy()
+            frozen.setflags(write=False)
+            object.__setattr__(self, "hidden", frozen)
+
+    @classmethod
+    def all_or_none(cls, size: int, *, hidden: bool) -> Mask:
+        """The mask of a large model that is encrypted whole, or not at all, in a byte."""
+        return cls(np.broadcast_to(np.array(hidden), (size,)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Mask) and np.array_equal(self.hidden, other.hidden)
@@ -143,7 +150,7 @@ def derive_mask(
             )
         return mask
     if protection.mode is ProtectionMode.PLAIN:
-        return Mask(np.zeros(size, dtype=np.bool_))
+        return Mask.all_or_none(size, hidden=False)
     if protection.significance is Significance.LAYERS:
         hidden = np.zeros(size, dtype=np.bool_)
         for name in protection.layers:
@@ -152,7 +159,7 @@ def derive_mask(
     if protection.significance is Significance.RANDOM:
         draws = _draws(federation_id, round, size)
         return _smallest(draws, entries_to_hide(size, protection.ratio))
-    return Mask(np.ones(size, dtype=np.bool_))
+    return Mask.all_or_none(size, hidden=True)
 
 
 def propose_mask(previous: NDArray[np.float32], current: NDArray[np.float32], ratio: float) -> Mask:
