@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 
+TURN_S = 0.3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seconds:
@@ -24,13 +26,19 @@ class Seconds:
 
 
 def alternate(rounds: int, **things: Callable[[], object]) -> Seconds:
-    """Each thing once, uncounted, so that all is loaded and made; then ``rounds`` times all in turn."""
+    """Each thing once, uncounted, so that all is loaded and made; then ``rounds`` times all in turn.
+
+    In its turn a short thing is done again and again for ``TURN_S``, and its mean counts: one call alone
+    would mostly show that what ran before has emptied the caches.
+    """
     for thing in things.values():
         thing()
     taken: dict[str, list[float]] = {name: [] for name in things}
     for _ in range(rounds):
         for name, thing in things.items():
-            started = perf_counter()
-            thing()
-            taken[name].append(perf_counter() - started)
+            started, calls, spent = perf_counter(), 0, 0.0
+            while spent < TURN_S:
+                thing()
+                calls, spent = calls + 1, perf_counter() - started
+            taken[name].append(spent / calls)
     return Seconds(of=taken)

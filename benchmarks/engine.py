@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tenseal as ts
@@ -32,14 +31,14 @@ from secagg.ckks import (
     gram_pairs,
     inner_products,
     product_sums,
+    weighted_sum,
 )
 from secagg.ckks.bounds import product_error_bound
 from secagg.ckks.context import ring_of
 from secagg.ckks.parameters import HEADER_BYTES, Profile
 from secagg.ckks.products import _Factors, _Product
-from secagg.ckks.vectors import CiphertextReader
-from secagg.ckks.wire import parse_sealed
-from secagg.payload import read_exactly
+from secagg.ckks.vectors import CHUNK, CiphertextReader
+from secagg.payload import StoredCiphertexts
 
 MILLION = 10**6
 STEP = 2.0**-18
@@ -191,9 +190,11 @@ def readers_of(pair: KeyPair, vectors: Sequence[np.ndarray]) -> list[CiphertextR
 
 
 def inner_product(rounds: int, seed: int) -> tuple[Seconds, list[Primitive]]:
-    """⟨a, b⟩ of two encrypted vectors of 200,000 values, released so that only it can be opened.
+    """⟨a, b⟩ of two encrypted vectors of 200,000 values.
 
-    ``ready``: both operands lie ready to be multiplied, as TenSEAL's do; ``stored``: from sealed bytes.
+    ``ready``: both operands lie ready to be multiplied, as TenSEAL's do, and what comes out is as fit to be
+    seen as what ``dot`` gives: by the aggregator only. ``released``: that, and masked so that nothing else
+    can be opened. ``stored``: from sealed bytes to a released scalar.
     """
     profile, vectors = PROFILES["robust"], [values_of(DOT_VALUES, seed + place) for place in (0, 1)]
     pair = generate(profile)
@@ -205,17 +206,20 @@ def inner_product(rounds: int, seed: int) -> tuple[Seconds, list[Primitive]]:
     bound = product_error_bound(profile, norms[0], norms[1], DOT_VALUES)
     opener = Opener(pair.secret)
 
-    def ready() -> bytes:
+    def ready() -> ProductSum:
         product = _Product(profile, operands[1])
         for factor in factors:
             product.add(factor.straight[0], factor.conjugated[1])
-        return product.sum().release(pair.public)
+        return product.sum()
+
+    def released() -> bytes:
+        return ready().release(pair.public)
 
     def stored() -> bytes:
         return inner_products(operands, [(0, 1)], DOT_VALUES, pair.public)[0]
 
-    for released in (ready(), stored()):
-        error = abs(opener.open_scalar(released) - exact)
+    for scalar in (released(), stored()):
+        error = abs(opener.open_scalar(scalar) - exact)
         if error > bound:
             sys.exit(f"an inner product opened {error:.3g} off; at most {bound:.3g} is possible")
     keys = context(DOT_PRIMES)
@@ -236,11 +240,13 @@ def inner_product(rounds: int, seed: int) -> tuple[Seconds, list[Primitive]]:
             rounds,
             tenseal=lambda: sealed[0].dot(sealed[1]),
             ready=ready,
+            released=released,
             tenseal_stored=tenseal_stored,
             stored=stored,
         )
     named = {
         "ready": ("inner product, operands ready", "robust", None),
+        "released": ("inner product, operands ready, released", "robust", None),
         "tenseal": ("inner product, operands ready", "dot", "tenseal"),
         "stored": ("inner product, bytes to bytes", "robust", None),
         "tenseal_stored": ("inner product, bytes to bytes", "dot", "tenseal"),
@@ -259,8 +265,10 @@ def part_of_gram(paths: Sequence[Path], part: range) -> list[ProductSum]:
 
 
 def _file_reader(path: Path, profile: Profile) -> CiphertextReader:
+    """As ``UpdateFile`` reads a payload of one block."""
     size = profile.sealed_ciphertext_bytes
-    return lambda index: read_exactly(path, HEADER_BYTES + index * size, size)
+    count = (path.stat().st_size - HEADER_BYTES) // size
+    return StoredCiphertexts(path, start=HEADER_BYTES, size=size, count=count)
 
 
 def gram(rounds: int, seed: int) -> tuple[Seconds, list[Primitive]]:
@@ -318,21 +326,21 @@ def parse_and_add(rounds: int, seed: int) -> tuple[Seconds, list[Primitive]]:
     """The server's work on one ciphertext: ours from a spooled file, SEAL's from its own saved stream."""
     del seed  # the work is the same whatever the values are
     profile = PROFILES["robust"]
-    pair, ring = generate(profile), ring_of(profile)
+    pair, ring, size = generate(profile), ring_of(profile), profile.sealed_ciphertext_bytes
     with tempfile.TemporaryDirectory() as folder:
         spooled = Path(folder) / "spooled"
         values = np.zeros(ADDITIONS * profile.values_per_ciphertext, dtype=np.float32)
         spooled.write_bytes(Sealer(pair.secret).seal(values))
-        read = _file_reader(spooled, profile)
         saved = [str(Path(folder) / str(index)) for index in range(ADDITIONS)]
         for path in saved:
             pair.secret.seal_encryptor.encrypt_zero_symmetric().save(path)
 
         def ours() -> None:
-            running: Any = None
-            for index in range(ADDITIONS):
-                parsed = parse_sealed(read(index), profile)
-                running = ring.add(running, ring.expand(parsed.polynomial, parsed.seed))
+            # As in a round: each client's next few ciphertexts, and what comes of them packed at the end.
+            starts = range(HEADER_BYTES, HEADER_BYTES + ADDITIONS * size, CHUNK * size)
+            readers = [StoredCiphertexts(spooled, start=at, size=size, count=CHUNK) for at in starts]
+            for _ in weighted_sum(readers, [1] * len(readers), profile, ciphertexts=range(CHUNK)):
+                pass
 
         def raw() -> None:
             running = seal.Ciphertext()

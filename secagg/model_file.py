@@ -19,8 +19,8 @@ from secagg.errors import Code, ConfigError
 from secagg.update import MAX_TENSORS, Manifest, Tensors
 
 DEFAULT_MAX_BYTES = 8 * 2**30
-HEADER_BYTES = 64 * 1024
-"""More than any ``.npy`` header of ≤ 8 dimensions needs."""
+HEADER_BYTES = 10_000
+"""What numpy itself believes of a header, and more than any ``.npy`` header of ≤ 8 dimensions needs."""
 
 
 def model_to_bytes(tensors: Tensors) -> bytes:
@@ -42,7 +42,10 @@ def model_to_bytes(tensors: Tensors) -> bytes:
 UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
-    tokenize.TokenError,  # numpy's own reader of a damaged header
+    # Both from numpy's own reader of a damaged header.
+    tokenize.TokenError,
+    SyntaxError,
+    MemoryError,
     ValueError,
     EOFError,
     NotImplementedError,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from secagg.ckks.bounds import max_squared_norm
 from secagg.ckks.parameters import HEADER_BYTES, Profile
 from secagg.ckks.quantisation import Carry
-from secagg.ckks.vectors import CiphertextReader, check_norm, check_values
+from secagg.ckks.vectors import CHUNK, CiphertextReader, check_norm, check_values
 from secagg.ckks.wire import Form, check_header, parse_sealed
 from secagg.custody.custody import Encryptor
 from secagg.errors import CiphertextError, Code, ServerError, UpdateError
@@ -129,12 +129,8 @@ def read_exactly(path: Path, offset: int, size: int) -> bytes:
     return data
 
 
-CHUNK = 4
-"""Ciphertexts read from a stored vector at once, and held of it."""
-
-
 class StoredCiphertexts:
-    """A vector's ciphertexts by index, from a file that is opened anew for each chunk of them.
+    """A vector's ciphertexts by index, from a file that is opened anew for each ``CHUNK`` of them.
 
     Args:
         path: the file.

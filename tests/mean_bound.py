@@ -1,4 +1,6 @@
-"""How far an opened mean may be from the exact one, in a round that tests hold through clients and a server."""
+"""How far an opened mean may be from the exact one, in a round that tests hold through clients and a
+server.
+"""
 
 from collections.abc import Sequence
 
@@ -13,8 +15,8 @@ from secagg.update import Manifest, Tensors
 def mean_bound(name: str, base: Tensors, weights: Sequence[int], largest: float = 1.0) -> float:
     """Under the profile of this name, for a round that starts from ``base``.
 
-    Under a quantising profile each of k clients rounds to a step, and what it carries over from its last update
-    is below another; their sum is divided by Σ n/unit, unit being the largest count.
+    Under a quantising profile each of k clients rounds to a step, and what it carries over from its last
+    update is below another; their sum is divided by Σ n/unit, unit being the largest count.
     """
     used, manifest = profile(name), Manifest.of(base)
     counts = np.array([weight for weight in weights if weight], dtype=np.int64)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from secagg.ckks.context import MAX_POLYNOMIALS, CoefficientRing, ring_of
 from secagg.ckks.keys import SecretKey
-from secagg.ckks.wire import SealedCiphertext, pack_sealed, parse_aggregate
+from secagg.ckks.wire import pack_sealed_batch, parse_aggregate
 
 BATCH = MAX_POLYNOMIALS
 """Ciphertexts sealed or opened together; nobody who seals or opens holds more per process."""
@@ -39,12 +39,15 @@ class Cipher:
 
         c0 = m + (an encryption of zero), which SEAL makes: its randomness is SEAL's alone.
         """
-        ring, sealed = self._ring, []
-        for message in coefficients:
-            zero, seed = ring.seeded_form.read(self._key.seal_encryptor.encrypt_zero_symmetric())
-            polynomial = ring.shifted(zero, message[None, :])
-            sealed.append(pack_sealed(SealedCiphertext(polynomial=polynomial, seed=seed), self.profile))
-        return b"".join(sealed)
+        ring = self._ring
+        # All of the batch first: saving, which compresses, would push the ring's tables out of the cache.
+        fresh = [self._key.seal_encryptor.encrypt_zero_symmetric() for _ in coefficients]
+        zeros, seeds = np.empty(coefficients.shape, dtype=np.uint64), []
+        for row, item in zip(zeros, fresh, strict=True):
+            polynomial, seed = ring.seeded_form.read(item)
+            row[:] = polynomial[0]
+            seeds.append(seed)
+        return pack_sealed_batch(ring.shifted(zeros, coefficients), seeds, self.profile)
 
     def open(self, data: bytes | memoryview) -> NDArray[np.int64]:
         """Centred coefficients int64 [k, N] of 1 to ``BATCH`` aggregate ciphertexts: c0 + c1·s.

@@ -25,13 +25,17 @@ def pack(residues: NDArray[np.uint64], bits: int) -> bytes:
         residues: uint64, any shape with an even number of residues, each < 2^bits, in C order.
         bits: width, one of ``PACKABLE_BITS``.
     """
-    pairs = np.ascontiguousarray(residues).reshape(-1, 2)
-    low, high = pairs[:, 0], pairs[:, 1]
-    packed = np.empty(len(pairs), dtype=_pair_of(bits))
+    packed = np.empty(residues.size // 2, dtype=pair_of(bits))
+    pack_pairs(np.ascontiguousarray(residues).reshape(-1, 2), bits, packed)
+    return packed.tobytes()
+
+
+def pack_pairs(pairs: NDArray[np.uint64], bits: int, packed: NDArray[np.void]) -> None:
+    """Pairs of residues uint64 [..., 2] into ``pair_of(bits)`` [...]."""
+    low, high = pairs[..., 0], pairs[..., 1]
     # Two words that overlap hold a pair; in their common bits they agree.
     packed["bottom"] = low | high << np.uint64(bits)
     packed["top"] = low >> np.uint64(2 * bits - 64) | high << np.uint64(64 - bits)
-    return packed.tobytes()
 
 
 def unpack(data: bytes | memoryview, count: int, prime: int) -> NDArray[np.uint64]:
@@ -46,11 +50,20 @@ def unpack(data: bytes | memoryview, count: int, prime: int) -> NDArray[np.uint6
             Code.CIPHERTEXT_MALFORMED,
             f"{count} residues of {bits} bits take {packed_bytes(count, bits)} bytes, not {len(data)}",
         )
-    packed = np.frombuffer(data, dtype=_pair_of(bits))
-    pairs = np.empty((len(packed), 2), dtype=np.uint64)
-    np.bitwise_and(packed["bottom"], np.uint64((1 << bits) - 1), out=pairs[:, 0])
-    np.right_shift(packed["top"], np.uint64(64 - bits), out=pairs[:, 1])
-    residues = pairs.reshape(-1)
+    return unpack_pairs(np.frombuffer(data, dtype=pair_of(bits)), prime)
+
+
+def unpack_pairs(packed: NDArray[np.void], prime: int) -> NDArray[np.uint64]:
+    """Inverse of ``pack_pairs`` at the prime's own width: uint64 [..., 2n], each < prime, of pairs [..., n].
+
+    Raises:
+        CiphertextError: CIPHERTEXT_MALFORMED for a residue that is not below the prime.
+    """
+    bits = prime.bit_length()
+    pairs = np.empty((*packed.shape, 2), dtype=np.uint64)
+    np.bitwise_and(packed["bottom"], np.uint64((1 << bits) - 1), out=pairs[..., 0])
+    np.right_shift(packed["top"], np.uint64(64 - bits), out=pairs[..., 1])
+    residues = pairs.reshape(*packed.shape[:-1], -1)
     if residues.size and int(residues.max()) >= prime:
         raise CiphertextError(
             Code.CIPHERTEXT_MALFORMED,
@@ -60,7 +73,7 @@ def unpack(data: bytes | memoryview, count: int, prime: int) -> NDArray[np.uint6
 
 
 @cache
-def _pair_of(bits: int) -> np.dtype[np.void]:
+def pair_of(bits: int) -> np.dtype[np.void]:
     """Two residues' 2·bits bits as their lowest 64 and their highest 64."""
     size = bits // 4
     return np.dtype(

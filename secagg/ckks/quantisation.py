@@ -83,8 +83,8 @@ class Carry(Protocol):
 class StochasticRounding:
     """Rounds up with the probability that makes the mean right, and saturates at ± largest.
 
-    ⌊x/step + U⌋ with U uniform on [0, 1) has mean x/step. The generator is seeded by the operating system; no
-    secrecy hangs on it.
+    ⌊x/step + U⌋ with U uniform on [0, 1) has mean x/step, up to float32's rounding of it (2^-10 of a step at
+    most). The generator is seeded by the operating system; no secrecy hangs on it.
 
     Args:
         largest: L, the largest integer.

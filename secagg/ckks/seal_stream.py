@@ -92,30 +92,12 @@ def save_body(item: Saveable) -> tuple[bytes, bytes]:
     return header, bytes(body)
 
 
-def load_body(item: Any, seal_context: Any, header: bytes, *parts: bytes | memoryview) -> Any:
-    """Fill a SEAL object from an uncompressed body made here; ``header`` gives the version.
-
-    Args:
-        item: an empty SEAL object with ``load(context, path)``.
-        seal_context: the ``SEALContext``.
-        header: the header of a stream that this process's SEAL wrote.
-        parts: the body, in pieces.
-    """
-    magic, size, major, minor, _, reserved, _ = STREAM_HEADER.unpack(header)
-    total = STREAM_HEADER.size + sum(memoryview(part).nbytes for part in parts)
-    plain_header = STREAM_HEADER.pack(magic, size, major, minor, COMPRESSION_NONE, reserved, total)
-    # What lies behind the stream's own end is never read.
-    os.pwritev(_scratch.descriptor, [plain_header, *parts], 0)
-    item.load(seal_context, _scratch.path)
-    return item
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
     """What surrounds the residues of one kind of SEAL object.
 
     Args:
-        header: a stream header, for its version.
+        header: of a stream without compression that holds such an object; its version is the library's.
         prefix: metadata, nested header and count, up to the first residue.
         suffix: what follows the last residue, without the seed's 64 bytes.
         shape: of the residues: (parts, primes, N) or (primes, N).
@@ -148,7 +130,10 @@ class Form:
             raise _unknown(f"{count} words and a tail of {len(suffix)} bytes for {words} residues")
         if seeded and suffix[-1] != PRNG_BLAKE2XB:
             raise _unknown(f"random generator {suffix[-1]}; seeds here are for Blake2xb")
-        return cls(header=header, prefix=body[:start], suffix=suffix, shape=shape, seeded=seeded)
+        magic, size, major, minor, _, reserved, _ = STREAM_HEADER.unpack(header)
+        total = STREAM_HEADER.size + len(body)
+        plain = STREAM_HEADER.pack(magic, size, major, minor, COMPRESSION_NONE, reserved, total)
+        return cls(header=plain, prefix=body[:start], suffix=suffix, shape=shape, seeded=seeded)
 
     def load(
         self,
@@ -173,8 +158,11 @@ class Form:
             prefix = prefix[:_IS_NTT_AT] + bytes((ntt,)) + prefix[_IS_NTT_AT + 1 :]
         if residues.shape != self.shape or len(seed) != (SEED_BYTES if self.seeded else 0):
             raise ValueError(f"residues of shape {residues.shape} do not fit a form of shape {self.shape}")
-        words = np.ascontiguousarray(residues, dtype="<u8").reshape(-1).data
-        return load_body(item, seal_context, self.header, prefix, words, self.suffix, seed)
+        words = np.ascontiguousarray(residues, dtype="<u8").data
+        # What lies behind the stream's own end, of a longer one before it, is never read.
+        os.pwritev(_scratch.descriptor, [self.header, prefix, words, self.suffix, seed], 0)
+        item.load(seal_context, _scratch.path)
+        return item
 
     def read(self, item: Saveable) -> tuple[NDArray[np.uint64], bytes]:
         """Residues (uint64 of this form's shape) and seed (empty if not seeded) of an object of this kind.

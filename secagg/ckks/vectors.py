@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,16 @@ from secagg.ckks.wire import (
     pack_aggregate,
     parse_aggregate_header,
     parse_scalar,
-    parse_sealed,
+    parse_sealed_batch,
     sealed_header,
 )
 from secagg.errors import Code, UpdateError
 
 CiphertextReader = Callable[[int], bytes | memoryview]
 """Index of a ciphertext within its vector -> that ciphertext's bytes, of whatever form."""
+
+CHUNK = 4
+"""Ciphertexts of a stored vector that are read, parsed and summed together."""
 
 _CHECKED_AT_ONCE = 2**20
 
@@ -50,7 +53,8 @@ def check_values(values: Values, profile: Profile) -> None:
         raise UpdateError(Code.UPDATE_DTYPE, f"a vector to seal is float32 or float64, not {values.dtype}")
     for start in range(0, values.size, _CHECKED_AT_ONCE):
         part = values[start : start + _CHECKED_AT_ONCE]
-        largest = float(np.abs(part).max())
+        # Both are NaN if any value is.
+        largest = max(-float(part.min()), float(part.max()))
         if not np.isfinite(largest):
             raise UpdateError(
                 Code.UPDATE_NOT_FINITE, f"a vector to seal holds NaN or infinity from entry {start} on"
@@ -149,8 +153,8 @@ def weighted_sum(
 ) -> Iterator[bytes]:
     """Some ciphertexts of the aggregate vector Σ w_i·u_i of sealed vectors, one after the other.
 
-    Exact on the ciphertexts: the integer weights multiply residues. At any time one client's ciphertext and
-    the running sum are held, however many clients there are. Vectors of weight 0 are not read.
+    Exact on the ciphertexts: the integer weights multiply residues. At any time ``CHUNK`` ciphertexts of one
+    client and their running sums are held, however many clients there are. Vectors of weight 0 are not read.
 
     Args:
         readers: one per client, giving its sealed ciphertexts by index.
@@ -169,12 +173,16 @@ def weighted_sum(
         )
     ring = ring_of(profile)
     counted = [(reader, weight) for reader, weight in zip(readers, weights, strict=True) if weight]
-    for index in ciphertexts:
-        running = None
+    for at in range(0, len(ciphertexts), CHUNK):
+        chunk = ciphertexts[at : at + CHUNK]
+        running: list[Any] = [None] * len(chunk)
         for reader, weight in counted:
-            parsed = parse_sealed(reader(index), profile)
-            running = ring.add(running, ring.times(ring.expand(parsed.polynomial, parsed.seed), weight))
-        yield pack_aggregate(ring.residues(running), profile)
+            polynomials, seeds = parse_sealed_batch([reader(index) for index in chunk], profile)
+            for place, (polynomial, seed) in enumerate(zip(polynomials, seeds, strict=True)):
+                item = ring.times(ring.expand(polynomial, seed), weight)
+                running[place] = ring.add(running[place], item)
+        for item in running:
+            yield pack_aggregate(ring.residues(item), profile)
 
 
 def aggregate_vector(

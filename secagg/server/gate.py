@@ -15,7 +15,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from secagg.custody.trust import Peer, peer_from_certificate
-from secagg.envelope import MAX_BALLOT_WEIGHTS
+from secagg.envelope import MAX_BALLOT_WEIGHTS, MAX_HEADER_BYTES
 from secagg.errors import Code, CustodyError, RoundError, SecaggError, TransferError
 from secagg.plan import MAX_CHUNK_BYTES
 from secagg.rpc_status import Boundary
@@ -25,7 +25,7 @@ MAX_MESSAGE_BYTES = MAX_CHUNK_BYTES + 256 * 1024
 """Largest message that is received at all: a chunk with what stands around it."""
 REQUEST_BYTES = 1024
 _STREAMS = ("Download", "SendChunks")
-_LONGER_REQUESTS = {"CreateUpload": 8 * 1024, "SubmitBallot": 8 * MAX_BALLOT_WEIGHTS + 1024}
+_LONGER_REQUESTS = {"CreateUpload": MAX_HEADER_BYTES + 1024, "SubmitBallot": 8 * MAX_BALLOT_WEIGHTS + 1024}
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]

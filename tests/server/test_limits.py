@@ -164,7 +164,7 @@ async def test_a_third_stream_of_chunks_is_refused(tmp_path: Path) -> None:
     "method, size, code",
     [
         ("AwaitRound", 1025, Code.REQUEST_MALFORMED),
-        ("CreateUpload", 8 * 1024 + 1, Code.REQUEST_MALFORMED),
+        ("CreateUpload", 17 * 1024 + 1, Code.REQUEST_MALFORMED),
         ("SubmitBallot", 900_000, Code.REQUEST_MALFORMED),
         ("GetFederation", MAX_MESSAGE_BYTES + 1, Code.INTERNAL),
     ],

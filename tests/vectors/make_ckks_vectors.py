@@ -14,40 +14,50 @@ import numpy as np
 
 from secagg.ckks import (
     PROFILES,
-    Itself,
     Opener,
     PlainOperand,
+    SealedOperand,
     Sealer,
+    Steps,
+    aggregate_vector,
     generate,
     inner_products,
-    weighted_sum,
 )
 
 FOLDER = Path(__file__).parent
 WEIGHT = 3
+STEP = 2.0**-9
 
 
 def main() -> None:
     """Write ``ckks_<profile>.*`` and ``ckks.json``."""
-    values = np.linspace(-1, 1, 1000)
+    values = np.linspace(-0.9, 0.9, 1000)
     answers = {}
     for name, profile in PROFILES.items():
         pair = generate(profile)
-        sealed = Sealer(pair.secret).seal(values)
+        steps = Steps.uniform(values.size, STEP) if profile.quantised else None
+        sealed = Sealer(pair.secret).seal(values, steps=steps)
         reader = lambda _, data=sealed: data[3:]  # noqa: E731
-        aggregate = b"".join(weighted_sum([reader], [WEIGHT], values.size, profile))
-        (FOLDER / f"ckks_{name}.secret").write_bytes(pair.secret.to_bytes())
-        (FOLDER / f"ckks_{name}.sealed").write_bytes(sealed)
+        aggregate = b"".join(aggregate_vector([reader], [WEIGHT], values.size, profile))
+        files = {"secret": pair.secret.to_bytes(), "public": pair.public.to_bytes(), "sealed": sealed}
         answers[name] = {
             "values": values.size,
             "weight": WEIGHT,
+            "step": STEP if profile.quantised else 0.0,
+            "key_id": pair.key_id.hex(),
             "aggregate_sha256": hashlib.sha256(aggregate).hexdigest(),
-            "opened": [float(x) for x in Opener(pair.secret).open_vector(aggregate, values.size)[:8]],
+            "opened": [
+                float(x) for x in Opener(pair.secret).open_vector(aggregate, values.size, steps=steps)[:8]
+            ],
         }
         if profile.inner_products:
-            linear, _ = inner_products(reader, [PlainOperand(values=values), Itself()], 1000, pair.public)
-            (FOLDER / f"ckks_{name}.scalar").write_bytes(linear)
-            answers[name]["scalar"] = Opener(pair.secret).open_scalar(linear)
+            operands = [SealedOperand(reader=reader), PlainOperand(values=values)]
+            scalars = inner_products(operands, [(0, 1), (0, 0)], values.size, pair.public)
+            for kind, scalar in zip(("linear", "bilinear"), scalars, strict=True):
+                files[kind] = scalar
+                answers[name][kind] = Opener(pair.secret).open_scalar(scalar)
+        for kind, data in files.items():
+            (FOLDER / f"ckks_{name}.{kind}").write_bytes(data)
     (FOLDER / "ckks.json").write_text(json.dumps(answers, indent=2) + "\n")
 
 
