@@ -24,6 +24,7 @@ from secagg.ckks.wire import AGGREGATE_HEADER_BYTES
 from secagg.errors import CiphertextError, Code, ServerError
 
 WORKERS = 2
+"""Beside this process, which works as well."""
 COUNT = MIN_CIPHERTEXTS + 2 * BATCH + 3
 """More batches than are under way at once, the last of them not full."""
 
@@ -45,7 +46,7 @@ def worker_pids(parent: int | str = "self") -> set[int]:
 @contextmanager
 def crew_of(pair: KeyPair, workers: int = WORKERS) -> Iterator[Crew]:
     """A crew that ends with the block."""
-    crew = Crew(pair.secret, workers)
+    crew = Crew(pair.secret, workers + 1)
     try:
         yield crew
     finally:
@@ -96,7 +97,7 @@ def test_short_vectors_and_crews_of_one_start_no_process(robust: KeyPair) -> Non
     """New processes would take longer than the work."""
     vector = vector_of(robust)
     short = vector[: (MIN_CIPHERTEXTS - 1) * robust.secret.profile.values_per_ciphertext]
-    with crew_of(robust) as crew, crew_of(robust, 1) as alone:
+    with crew_of(robust) as crew, crew_of(robust, 0) as alone:
         assert_holds(robust, Sealer(robust.secret, crew).seal(short), short)
         assert_holds(robust, Sealer(robust.secret, alone).seal(vector), vector)
         assert not worker_pids()
@@ -182,7 +183,7 @@ def test_no_more_batches_are_under_way_than_there_are_buffers(robust: KeyPair) -
     with crew_of(robust) as crew:
         for taken, _ in enumerate(crew.seal(batches(), 20 * BATCH)):
             # One more is drawn, to be handed over next.
-            assert drawn - taken <= BUFFERS * WORKERS + 1
+            assert drawn - taken <= BUFFERS * (WORKERS + 1) + 1
     assert drawn == 20
 
 
@@ -204,7 +205,7 @@ def test_batches_that_fail_leave_no_worker_behind(robust: KeyPair) -> None:
 def test_closed_crew_has_no_processes_and_starts_new_ones(robust: KeyPair) -> None:
     """Closing is safe to repeat; dropping the crew does the same."""
     vector = vector_of(robust)
-    crew = Crew(robust.secret, WORKERS)
+    crew = Crew(robust.secret, WORKERS + 1)
     Sealer(robust.secret, crew).seal(vector)
     assert len(worker_pids()) == WORKERS
     crew.close()
@@ -221,7 +222,7 @@ import sys
 import numpy as np
 from secagg.ckks import Crew, Sealer, SecretKey
 secret = SecretKey.from_bytes(bytes.fromhex(sys.stdin.readline()))
-crew = Crew(secret, 2)
+crew = Crew(secret, 3)
 Sealer(secret, crew).seal(np.zeros(80 * 4096))
 print("sealed", flush=True)
 sys.stdin.read()
