@@ -26,9 +26,12 @@ class FixedPointCode:
     def encode(self, values: Values, start: int, ciphertexts: int) -> NDArray[np.int64]:
         """Coefficients int64 [ciphertexts, N] of the values from ``start`` on, zeros behind the last."""
         part = values[start : start + ciphertexts * self._degree]
-        coefficients = np.zeros(ciphertexts * self._degree, dtype=np.int64)
-        scaled = part * np.float64(self._scale)
-        coefficients[: part.size] = np.rint(scaled, out=scaled)
+        coefficients = np.empty(ciphertexts * self._degree, dtype=np.int64)
+        # Times a power of two, a float32 stays exact, and an integer where it is beyond 2^24.
+        scaled = part * part.dtype.type(self._scale)
+        np.rint(scaled, out=scaled)
+        coefficients[: part.size] = scaled
+        coefficients[part.size :] = 0
         return coefficients.reshape(ciphertexts, self._degree)
 
     def decode(
