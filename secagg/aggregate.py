@@ -255,7 +255,7 @@ def open_aggregate(
     layout: Layout,
     profile: Profile,
     opener: Decryptor | None,
-    scales: Scales | None = None,
+    shares: Shares | None = None,
 ) -> NDArray[np.float32]:
     """The weighted mean that an aggregate artifact holds: float32 [d], rounded to nearest.
 
@@ -266,7 +266,7 @@ def open_aggregate(
         round: whose aggregate it must be.
         layout, profile: of that round's plan.
         opener: of the federation's custody; None if the layout hides nothing.
-        scales: what the updates of a quantising profile must have been sealed in, if that is known.
+        shares: how the updates of a quantising profile must have been sealed, if that is known.
 
     Raises:
         CiphertextError: AGGREGATE_MALFORMED for another version, round or length, an impossible weight total,
@@ -274,13 +274,13 @@ def open_aggregate(
             a hidden block.
     """
     if isinstance(source, bytes):
-        return _open(memoryview(source), round, layout, profile, opener, scales)
+        return _open(memoryview(source), round, layout, profile, opener, shares)
     with source.open("rb") as file:
         if not source.stat().st_size:
             raise _malformed("an aggregate of 0 bytes")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     # Not closed by hand: the traceback of a refusal may still hold views of it.
-    return _open(memoryview(mapped), round, layout, profile, opener, scales)
+    return _open(memoryview(mapped), round, layout, profile, opener, shares)
 
 
 def _open(
@@ -289,12 +289,12 @@ def _open(
     layout: Layout,
     profile: Profile,
     opener: Decryptor | None,
-    scales: Scales | None,
+    expected: Shares | None,
 ) -> NDArray[np.float32]:
     front = bytes(view[: front_bytes(layout, profile)])
     total, shares = _check_front(front, len(view), round, layout, profile)
-    if shares is not None and scales not in (None, shares.scales):
-        raise _malformed("its scales are not those that this round's base model asks for")
+    if expected is not None and shares != expected:
+        raise _malformed("its scales or its count unit are not those of this round's plan and base model")
     hidden_at, visible_at = _offsets(layout, profile)
     hidden = [
         _open_block(
@@ -326,6 +326,8 @@ def _open_block(
     count, factors = layout.hidden_counts[block], parse_aggregate_header(vector, opener.profile)
     steps = shares.scales.steps(opener.profile, layout.hidden_runs(block)) if shares is not None else None
     if shares is not None and shares.unit:
+        if not factors <= total <= factors * shares.unit:
+            raise _malformed(f"a weight total of {total} from {factors} updates of up to {shares.unit}")
         # What was summed is n_i/unit·v_i, each counted once.
         return opener.open_vector(vector, count, steps=steps) * (factors * shares.unit / total)
     if factors != total:

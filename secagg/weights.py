@@ -44,13 +44,14 @@ def countable_weights(
 
 
 def agreeing(scales: Sequence[bytes]) -> NDArray[np.bool_]:
-    """Whose scales most updates have, bool [n]; of equally many the lower bytes, so that order plays no part.
+    """Whose scales most updates have, bool [n]; nobody's if two are equally frequent.
 
     Honest clients derive the same scales from the same base model; values sealed in others can't be summed.
     """
     tally = Counter(scales)
-    most = min(tally, key=lambda item: (-tally[item], item)) if tally else b""
-    return np.array([item == most for item in scales], dtype=np.bool_)
+    ranked = tally.most_common(2)
+    tied = len(ranked) == 2 and ranked[0][1] == ranked[1][1]
+    return np.array([not tied and item == ranked[0][0] for item in scales], dtype=np.bool_)
 
 
 def integer_weights(weights: NDArray[np.float64], *, total: int) -> NDArray[np.int64]:

@@ -181,10 +181,11 @@ def test_aggregate_in_other_scales_than_expected_is_refused(tmp_path: Path) -> N
     opener, right = Opener(pair_of("compact").secret), scales_of(layout)
     wrong = Scales(exponents=tuple(exponent + 1 for exponent in right.exponents))
     common = {"round": 5, "layout": layout, "profile": profile("compact"), "opener": opener}
-    open_aggregate(out, **common, scales=right)
-    with pytest.raises(CiphertextError, match="scales") as caught:
-        open_aggregate(out, **common, scales=wrong)
-    assert caught.value.code is Code.AGGREGATE_MALFORMED
+    open_aggregate(out, **common, shares=Shares(unit=UNIT, scales=right))
+    for shares in (Shares(unit=UNIT, scales=wrong), Shares(unit=UNIT + 1, scales=right)):
+        with pytest.raises(CiphertextError, match="scales or its count unit") as caught:
+            open_aggregate(out, **common, shares=shares)
+        assert caught.value.code is Code.AGGREGATE_MALFORMED
 
 
 def test_two_runs_over_the_same_spool_give_the_same_bytes(tmp_path: Path) -> None:

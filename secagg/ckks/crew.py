@@ -185,7 +185,10 @@ class _Worker:
         theirs.close()
         os.close(memory)
         self._finalizer = weakref.finalize(self, _release, self._pipe, self._process)
-        self._pipe.send_bytes(secret_key.to_bytes())
+        try:
+            self._pipe.send_bytes(secret_key.to_bytes())
+        except OSError:
+            raise self._lost() from None
 
     @property
     def answers(self) -> bool:

@@ -18,6 +18,9 @@ FEEDBACK_VERSION = 1
 _FRONT_BYTES = 64
 _AT_ONCE = 2**18
 
+MAX_LEFT_OVER = 2.0**20
+"""No value that may be sealed leaves more over; a file that says so is damaged."""
+
 
 class ErrorFeedback:
     """Two files in a client's state folder: what is left over for certain, and what the update under way
@@ -76,6 +79,15 @@ class ErrorFeedback:
                 before += count
         self._pending.unlink()
 
+    def forget(self) -> None:
+        """What was left over went into an aggregate that this client has not opened: none of it is still
+        owed.
+
+        What that update left over in turn is lost: precision, no more.
+        """
+        self._settled.unlink(missing_ok=True)
+        self._pending.unlink(missing_ok=True)
+
     def _belongs(self, manifest: Manifest) -> bool:
         try:
             with self._settled.open("rb") as file:
@@ -117,7 +129,8 @@ class BlockCarry:
         settled, forget = _mapped(self.settled, _FRONT_BYTES)
         taken = settled[_part(self.places, start, stop)].copy()
         forget()
-        return taken
+        # A damaged disk's values would otherwise reach the sum, and come back for ever.
+        return np.nan_to_num(np.clip(taken, -MAX_LEFT_OVER, MAX_LEFT_OVER), copy=False, nan=0.0)
 
     def write(self, start: int, left_over: NDArray[np.float32]) -> None:
         """As ``Carry.write``."""

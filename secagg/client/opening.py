@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg._proto import aggregator_pb2 as pb
-from secagg.aggregate import aggregate_bytes, open_aggregate
+from secagg.aggregate import Shares, aggregate_bytes, open_aggregate
 from secagg.ckks.parameters import Profile
 from secagg.ckks.profiles import profile
 from secagg.client.federation import Federation
@@ -143,18 +143,24 @@ class Opening:
         return Scales.around(self.base_vector(plan), plan.manifest)
 
     def seal(
-        self, plan: RoundPlan, layout: Layout, flat: NDArray[np.float32], *, sample_count: int
+        self,
+        plan: RoundPlan,
+        layout: Layout,
+        flat: NDArray[np.float32],
+        scales: Scales | None,
+        *,
+        sample_count: int,
     ) -> Iterator[bytes]:
         """The payload of an update, piece by piece.
 
         Args:
+            scales: of the round (``scales``).
             sample_count: the client's; where the plan says so the values are sealed times it.
 
         Raises:
             UpdateError: UPDATE_OUT_OF_RANGE for values the profile has no room for.
         """
         sealer = self._custody_of(plan.key_id).sealer() if layout.mask.hidden_count else None
-        scales = self.scales(plan)
         if scales is None:
             return seal_update(flat, layout, sealer)
         quantisation = Quantisation(
@@ -190,15 +196,17 @@ class Opening:
             )
         return opened, hashlib.sha256(data).digest()
 
-    def aggregate(self, plan: RoundPlan, layout: Layout) -> NDArray[np.float32]:
+    def aggregate(self, plan: RoundPlan, layout: Layout, scales: Scales | None) -> NDArray[np.float32]:
         """The round's opened aggregate, float32 [d].
+
+        Args:
+            scales: what this client's own update was sealed in.
 
         Raises:
             CiphertextError: AGGREGATE_MALFORMED.
         """
-        return self._aggregate(
-            plan.round, plan.key_id, layout, profile(plan.profile), scales=self.scales(plan)
-        )
+        shares = Shares(unit=plan.count_unit, scales=scales) if scales is not None else None
+        return self._aggregate(plan.round, plan.key_id, layout, profile(plan.profile), shares=shares)
 
     def base_vector(self, plan: RoundPlan) -> NDArray[np.float32]:
         """The model a plan starts from, float32 [d]; downloaded and opened unless it is open already.
@@ -284,13 +292,13 @@ class Opening:
         return Layout(form.manifest, mask, form.statistics_tensors)
 
     def _aggregate(
-        self, round: int, key_id: bytes, layout: Layout, form: Profile, *, scales: Scales | None = None
+        self, round: int, key_id: bytes, layout: Layout, form: Profile, *, shares: Shares | None = None
     ) -> NDArray[np.float32]:
         path = self._download(pb.ARTIFACT_KIND_AGGREGATE, round, aggregate_bytes(layout, form))
         opener = self._opener(key_id, layout)
         with self._timed("aggregate", round):
             return open_aggregate(
-                path, round=round, layout=layout, profile=form, opener=opener, scales=scales
+                path, round=round, layout=layout, profile=form, opener=opener, shares=shares
             )
 
     def _opener(self, key_id: bytes, layout: Layout) -> Decryptor | None:

@@ -20,6 +20,7 @@ from secagg.envelope import Ballot, Domain, PayloadKind, UpdateHeader, sign, upd
 from secagg.errors import CiphertextError, Code, RoundError, SecaggError, TransferError, UpdateError
 from secagg.plan import RoundPlan, RoundState, plan_from_proto
 from secagg.rule import RuleLoader
+from secagg.scales import Scales
 from secagg.selection.mask import Mask
 from secagg.update import Tensors
 
@@ -144,11 +145,13 @@ class Round:
             entry, resumed_at = self._hand_in(entry)
             own_weight = self._vote(entry)
             status = self._federation.await_round(self.number, RoundState.AGGREGATED)
-            flat = self._opening.aggregate(self.plan, self._layout)
+            flat = self._opening.aggregate(self.plan, self._layout, _sealed_in(entry))
             self._folder.feedback.settle(self._layout)
             self._confirm(flat)
         except SecaggError as error:
             if error.code not in RESUMABLE:
+                if self._entry is not None and self._entry.accepted and error.code is not Code.ROUND_ABORTED:
+                    self._folder.feedback.forget()
                 self._folder.discard()
                 self._entry = None
             raise
@@ -196,7 +199,7 @@ class Round:
         counted = min(int(sample_count), self._federation.descriptor.max_sample_count)
         flat = self.plan.manifest.flatten(tensors)
         scales = self._opening.scales(self.plan)
-        pieces = self._opening.seal(self.plan, self._layout, flat, sample_count=counted)
+        pieces = self._opening.seal(self.plan, self._layout, flat, scales, sample_count=counted)
         started = time.perf_counter()
         payload = self._folder.write_payload(pieces, self.plan.chunk_bytes)
         seal_s = time.perf_counter() - started
@@ -366,3 +369,9 @@ class Round:
                 open=partial(io.BytesIO, bitmap),
             ),
         )
+
+
+def _sealed_in(entry: Entry) -> Scales | None:
+    """The scales that an update was signed with; the model they follow from may be gone by now."""
+    scales = UpdateHeader.from_bytes(entry.header).scales
+    return Scales.from_bytes(scales) if scales else None

@@ -74,7 +74,7 @@ class Client:
                 Needs room for one payload and one aggregate; one client process per folder.
             patience_s: seconds without progress before SERVER_UNREACHABLE; > 0.
             workers: processes that seal and open long vectors; 0: one per core; 1: this one. They start with
-                the first vector of more than 64 ciphertexts, and end with the client.
+                the first vector of 64 ciphertexts or more, and end with the client.
             on_event: ``on_event(name, fields)`` is told what happens; it may be called from a gRPC thread.
 
         Raises:
@@ -191,6 +191,8 @@ class Client:
                 return False
             raise
         if status.state.ended:
+            if status.state is RoundState.CLOSED and status.contributor:
+                self._folder.feedback.forget()
             return False
         return status.contributor or status.state <= RoundState.COLLECTING
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from secagg.ckks.profiles import profile
 from secagg.custody.files import read_public, write_file
 from secagg.custody.identity import ClientIdentity
 from secagg.custody.trust import TrustAnchor
@@ -257,6 +258,13 @@ def check_plan(descriptor: Descriptor, plan: RoundPlan) -> None:
         descriptor.manifest_sha256.hex(),
     )
     _compare(plan, Code.PLAN_BELOW_POLICY, "rule", plan.rule, descriptor.rule)
+    if plan.count_unit and not (profile(plan.profile).quantised and plan.base_round):
+        raise RoundError(
+            Code.REQUEST_MALFORMED,
+            f"the plan's count_unit is {plan.count_unit}; profile {plan.profile} has none"
+            + ("" if plan.base_round else " before there is an aggregate"),
+            round=plan.round,
+        )
     if plan.max_sample_count > descriptor.max_sample_count:
         _below(plan, "max_sample_count", plan.max_sample_count, f"at most {descriptor.max_sample_count}")
     if _STRENGTH[asked.mode] < _STRENGTH[promised.mode]:

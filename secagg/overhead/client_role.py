@@ -12,7 +12,7 @@ from time import perf_counter
 
 import numpy as np
 
-from secagg.aggregate import open_aggregate
+from secagg.aggregate import Shares, open_aggregate
 from secagg.ckks.crew import MIN_CIPHERTEXTS
 from secagg.ckks.quantisation import Steps
 from secagg.client.feedback import ErrorFeedback
@@ -68,11 +68,12 @@ def open_(text: str) -> dict[str, object]:
         _warm(custody.sealer(), layout)
     opener = custody.opener() if custody is not None else None
     seconds, opened = [], np.empty(0, dtype=np.float32)
+    shares = Shares(unit=max(task.sample_counts), scales=scales) if scales is not None else None
     for _ in range(task.repeat):
         del opened
         started = perf_counter()
         opened = open_aggregate(
-            task.aggregate_path, round=ROUND, layout=layout, profile=form, opener=opener, scales=scales
+            task.aggregate_path, round=ROUND, layout=layout, profile=form, opener=opener, shares=shares
         )
         seconds.append(perf_counter() - started)
     peak = family_peak_mib()

@@ -279,14 +279,15 @@ class Coordinator:
     def _count_unit(self, base_round: int) -> int:
         """The sample count that stands for weight 1 where clients weigh their own values; else 0.
 
-        The largest count of the round before is the tightest that changes no weight; one far above all counts
-        would cost bits. Before anybody has said how many samples it has, the aggregator weighs, as far as
-        small integers can.
+        The largest count of an update that the base round summed is the tightest that changes no weight; one
+        far above all counts would cost bits. Before anybody has said how many samples it has, the aggregator
+        weighs, as far as small integers can.
         """
         if not self.deployment.profile.quantised or not base_round:
             return 0
-        counts = [a.sample_count for a in self._rounds[base_round].accepted]
-        return min(self.deployment.config.max_sample_count, max(counts))
+        base = self._rounds[base_round]
+        counted = [a.sample_count for a, w in zip(base.accepted, base.weights, strict=True) if w]
+        return min(self.deployment.config.max_sample_count, max(counted))
 
     def _announce_state(self, round_: Round) -> None:
         fields: dict[str, object] = {"round": round_.number, "state": round_.state.name}

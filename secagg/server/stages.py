@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -22,6 +24,17 @@ if TYPE_CHECKING:
     from secagg.server.coordinator import Coordinator
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+async def all_of(calls: Iterable[Awaitable[T]]) -> list[T]:
+    """All results; the first failure only once every call has ended, so that none still writes."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]
 
 
 class Stages:
@@ -51,16 +64,15 @@ class Stages:
         public_key = coordinator.deployment.public_key.to_bytes()
         pieces = [spool.scratch() for _ in round_.accepted]
         paths = [self._update(round_, acceptance.update_id) for acceptance in round_.accepted]
-        await asyncio.gather(
-            *(
+        out = spool.scratch()
+        async with self._scratch(out, *pieces):
+            await all_of(
                 coordinator.workers.run(work.release, job, piece, path, request, reference, public_key)
                 for piece, path in zip(pieces, paths, strict=True)
             )
-        )
-        out = spool.scratch()
-        update_ids = [acceptance.update_id for acceptance in round_.accepted]
-        digest = await coordinator.workers.run(work.assemble, job, out, update_ids, pieces, request)
-        await coordinator.in_thread(spool.publish, out, spool.statistics(round_.number))
+            update_ids = [acceptance.update_id for acceptance in round_.accepted]
+            digest = await coordinator.workers.run(work.assemble, job, out, update_ids, pieces, request)
+            await coordinator.in_thread(spool.publish, out, spool.statistics(round_.number))
         return digest
 
     async def settle(self, round_: Round) -> None:
@@ -97,11 +109,12 @@ class Stages:
             scales=chosen[0][0].scales,
         )
         out, parts = spool.scratch(), coordinator.workers.count
-        await coordinator.workers.run(work.begin_aggregate, job, out)
-        await asyncio.gather(
-            *(coordinator.workers.run(work.sum_part, job, out, part, parts) for part in range(parts))
-        )
-        await coordinator.in_thread(spool.publish, out, spool.aggregate(round_.number))
+        async with self._scratch(out):
+            await coordinator.workers.run(work.begin_aggregate, job, out)
+            await all_of(
+                coordinator.workers.run(work.sum_part, job, out, part, parts) for part in range(parts)
+            )
+            await coordinator.in_thread(spool.publish, out, spool.aggregate(round_.number))
         digest = await coordinator.in_thread(digest_of, spool.aggregate(round_.number))
         await coordinator.apply(round_.number, Aggregated(aggregate_sha256=digest))
         coordinator.observer.emit(
@@ -111,6 +124,16 @@ class Stages:
     async def finish(self, round_: Round) -> None:
         """CLOSED or ABORTED: cleans up and announces what follows."""
         await self._coordinator.follow(round_)
+
+    @asynccontextmanager
+    async def _scratch(self, *paths: Path) -> AsyncIterator[None]:
+        """Scratch files that are gone after the block unless they were published: a stage that is repeated
+        for want of disk must not take more of it each time."""
+        try:
+            yield
+        finally:
+            for path in paths:
+                await self._coordinator.in_thread(self._coordinator.spool.drop, path)
 
     def _update(self, round_: Round, update_id: bytes) -> Path:
         path = self._coordinator.spool.update(round_.number, update_id)

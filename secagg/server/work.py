@@ -168,7 +168,7 @@ def begin_aggregate(job: SumJob, out: Path) -> None:
 def sum_part(job: SumJob, out: Path, part: int, parts: int) -> None:
     """Writes one of several equal parts of each block's summed ciphertexts to where they belong.
 
-    Memory does not grow with the number of updates or values: one ciphertext and the running sum are held.
+    Memory does not grow with updates or values: a few ciphertexts of one update and their sums are held.
     """
     updates = _updates(job)
     with out.open("r+b") as file:

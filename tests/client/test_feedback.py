@@ -81,6 +81,30 @@ def test_another_models_file_and_a_torn_one_count_as_nothing(tmp_path):
     assert not left_over(feedback, layout)[0].any()
 
 
+def test_damaged_values_never_reach_an_update(tmp_path):
+    """NaN and infinity would come back for ever, and overflow the sum."""
+    feedback, layout = ErrorFeedback(tmp_path), Layout(MANIFEST, MASKS["whole"])
+    leave(feedback, layout, np.ones(MANIFEST.size, np.float32))
+    feedback.settle(layout)
+    path = tmp_path / "carry"
+    torn = np.full(3, np.nan, "<f4")
+    torn[1:] = np.inf, -1e30
+    path.write_bytes(path.read_bytes()[:-12] + torn.tobytes())
+    found = left_over(feedback, layout)[0]
+    assert np.isfinite(found).all() and np.abs(found).max() <= 2.0**20 and found[-3] == 0
+    assert (found[:-3] == 1).all()
+
+
+def test_what_an_unopened_aggregate_took_is_not_owed_again(tmp_path):
+    """Neither the settled nor the pending part comes back."""
+    layout, feedback = Layout(MANIFEST, MASKS["whole"]), ErrorFeedback(tmp_path)
+    leave(feedback, layout, np.ones(MANIFEST.size, np.float32))
+    feedback.settle(layout)
+    leave(feedback, layout, np.ones(MANIFEST.size, np.float32))
+    feedback.forget()
+    assert not left_over(feedback, layout)[0].any()
+
+
 def test_settling_nothing_or_a_torn_file_changes_nothing(tmp_path):
     """As after a crash in the middle."""
     feedback, layout = ErrorFeedback(tmp_path), Layout(MANIFEST, MASKS["whole"])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from secagg._proto import aggregator_pb2 as pb
 from secagg._proto.aggregator_pb2_grpc import AggregatorServiceStub
-from secagg.aggregate import open_aggregate
+from secagg.aggregate import Shares, open_aggregate
 from secagg.ckks import Opener, Sealer
 from secagg.ckks.profiles import profile
 from secagg.custody.descriptor import SignedDescriptor
@@ -200,13 +200,14 @@ class RawClient:
     def opened(self, plan: RoundPlan, data: bytes, mask: Mask | None = None) -> NDArray[np.float32]:
         layout = self.layout(plan, mask)
         opener = Opener(self.secret) if any(layout.hidden_counts) else None
+        scales = self.scales(plan)
         flat = open_aggregate(
             data,
             round=plan.round,
             layout=layout,
             profile=self.profile,
             opener=opener,
-            scales=self.scales(plan),
+            shares=Shares(unit=plan.count_unit, scales=scales) if scales else None,
         )
         self.bases[plan.round] = flat
         return flat
