@@ -37,7 +37,7 @@ def alternate(rounds: int, **things: Callable[[], object]) -> Seconds:
     for _ in range(rounds):
         for name, thing in things.items():
             started, calls, spent = perf_counter(), 0, 0.0
-            while spent < TURN_S:
+            while not calls or spent < TURN_S:
                 thing()
                 calls, spent = calls + 1, perf_counter() - started
             taken[name].append(spent / calls)

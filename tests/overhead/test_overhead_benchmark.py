@@ -3,6 +3,7 @@
 import pytest
 from rich.console import Console
 
+from benchmarks import alternating
 from benchmarks.alternating import Seconds, alternate
 from benchmarks.overhead import FIELDS, print_ratios, ratios
 from benchmarks.requirements import (
@@ -32,11 +33,21 @@ ROWS = [
 ]
 
 
-def test_things_are_done_in_turn_after_a_round_that_does_not_count():
+def test_things_are_done_in_turn_after_a_round_that_does_not_count(monkeypatch):
+    monkeypatch.setattr(alternating, "TURN_S", 0.0)
     done = []
     found = alternate(2, ours=lambda: done.append("ours"), theirs=lambda: done.append("theirs"))
     assert done == ["ours", "theirs"] * 3
     assert {name: len(seconds) for name, seconds in found.of.items()} == {"ours": 2, "theirs": 2}
+
+
+def test_a_short_thing_fills_its_turn_and_counts_with_its_mean(monkeypatch):
+    """One call alone would mostly show what ran before it."""
+    monkeypatch.setattr(alternating, "TURN_S", 0.02)
+    calls = []
+    found = alternate(1, short=lambda: calls.append(None))
+    assert len(calls) > 2
+    assert 0 < found.of["short"][0] < 0.02
 
 
 def test_a_ratio_is_of_the_same_round():
@@ -60,7 +71,8 @@ def test_bytes_are_held_against_plain_float32_and_the_peers():
 
 def test_everything_asked_for_is_there_with_its_limit(capsys):
     names = ("tenseal", "compact", "robust", "compact_1", "compact_2", "robust_1", "robust_2", "seal",
-             "seal_compact", "seal_robust", "ready", "stored", "tenseal_stored", "ours")  # fmt: skip
+             "seal_compact", "seal_robust", "ready", "released", "stored", "tenseal_stored",
+             "ours")  # fmt: skip
     times = Seconds(of={name: [1.0] for name in names})
     wanted = [*of_bytes(ROWS), *of_sealing(times), *of_inner_product(times), *of_gram(times)]
     wanted += [*of_addition(times), *of_memory("gpt2", {"values": 9, "seal_over_vector_mib": 301}, [])]
