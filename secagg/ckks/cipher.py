@@ -7,11 +7,11 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.ckks.context import CoefficientRing, ring_of
+from secagg.ckks.context import MAX_POLYNOMIALS, CoefficientRing, ring_of
 from secagg.ckks.keys import SecretKey
 from secagg.ckks.wire import pack_sealed_batch, parse_aggregate
 
-BATCH = 8
+BATCH = MAX_POLYNOMIALS // 2
 """Ciphertexts sealed or opened together; nobody who seals or opens holds more per process."""
 
 

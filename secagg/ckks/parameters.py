@@ -112,18 +112,8 @@ class ProfileLiteral:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """A checked set of CKKS parameters. Fields as in ``ProfileLiteral``; made by ``profiles.checked``."""
-
-    name: str
-    code: int
-    poly_degree: int
-    primes: tuple[int, ...]
-    special_prime: int | None
-    encoding: Encoding
-    weight_total: int
-    max_abs: float
-    inner_products: bool
+class Profile(ProfileLiteral):
+    """A checked set of CKKS parameters. Made by ``profiles.checked``."""
 
     @property
     def key_primes(self) -> tuple[int, ...]:
