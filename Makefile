@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SECAGG_DATA ?= $(wildcard ../shared/data)
 export SECAGG_DATA
 
-.PHONY: help run test lint proto overhead bench fuzz compatibility clean
+.PHONY: help run test lint proto overhead bench robustness fuzz compatibility clean
 
 help:
 	@echo "make run            install, then one federation undefended and one under encryption with ddfed"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint           ruff, mypy --strict, generated code up to date"
 	@echo "make overhead       what encryption costs: bytes, seconds, memory of small models"
 	@echo "make bench          quick benchmarks against named peers: overhead, transport, memory (docs/BENCHMARKS.md)"
+	@echo "make robustness     rules against attacks: accuracy, rejections, one robust round's seconds; resumable"
 	@echo "make fuzz           100,000 mutated messages through every parser"
 	@echo "make compatibility  the wire code and the engine under other pins (Flower's, NVFlare's)"
 	@echo "make proto          regenerate secagg/_proto from proto/"
@@ -50,6 +51,10 @@ bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks.overhead --quick --out runs/bench
 	@$(BIN)/python -m benchmarks.transport
 	@$(BIN)/python -m benchmarks.memory
+
+robustness: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks.robust_round
+	@$(BIN)/python -m benchmarks.robustness
 
 fuzz: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks.fuzz --out runs/fuzz

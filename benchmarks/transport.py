@@ -55,7 +55,7 @@ def seal(plan: RoundPlan, server: Path, identity: ClientIdentity, folder: StateF
     grant = (server / "grants" / identity.name).read_bytes()
     sealer = open_custody(identity, descriptor, grant).sealer()
     mask = derive_mask(plan.protection, plan.manifest, identity.anchor.federation_id, plan.round)
-    layout = Layout(plan.manifest, mask, plan.statistics_tensors)
+    layout = Layout(plan.manifest, mask, plan.statistics_blocks)
     flat = np.zeros(plan.manifest.size, dtype=np.float32)
     return folder.write_payload(seal_update(flat, layout, sealer), plan.chunk_bytes)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         UpdateError,
     )
     from secagg.plan import Protection, ProtectionMode, RoundPlan, RoundState, Significance
-    from secagg.rule import Rule, RuleLoader, Statistics, StatisticsRequest
+    from secagg.rule import Answer, CoordinateRule, Reason, Rule, RuleLoader, Statistics, StatisticsRequest
     from secagg.update import Manifest, Tensors, TensorSpec
 
 __version__ = "0.1.0"
@@ -46,21 +46,32 @@ _HOMES = {
         "UpdateError",
     ),
     "secagg.plan": ("Protection", "ProtectionMode", "RoundPlan", "RoundState", "Significance"),
-    "secagg.rule": ("Rule", "RuleLoader", "Statistics", "StatisticsRequest"),
+    "secagg.rule": (
+        "Answer",
+        "CoordinateRule",
+        "Reason",
+        "Rule",
+        "RuleLoader",
+        "Statistics",
+        "StatisticsRequest",
+    ),
     "secagg.update": ("Manifest", "TensorSpec", "Tensors"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Answer",
     "CiphertextError",
     "Client",
     "Code",
     "ConfigError",
+    "CoordinateRule",
     "CustodyError",
     "FederationEnd",
     "Manifest",
     "Protection",
     "ProtectionMode",
+    "Reason",
     "Round",
     "RoundError",
     "RoundPlan",

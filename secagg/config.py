@@ -33,6 +33,7 @@ class FederationConfig(BaseModel):
         significance: how the mask of a selective round is chosen: magnitude, random or layers.
         layers: names of the tensors to encrypt with significance = layers.
         rule: name of the aggregation rule, with its parameters if it has any.
+        root_client: the client whose update others are compared with, under a rule that does (fltrust).
         profile: the CKKS profile; auto takes the smallest one that serves the rule and the clients.
         rounds: how many rounds with an aggregate the federation holds.
         min_clients: a round with fewer accepted updates is aborted.
@@ -59,6 +60,7 @@ class FederationConfig(BaseModel):
     significance: Annotated[Significance, Field(strict=False)] | None = None
     layers: Annotated[tuple[str, ...], Field(strict=False, max_length=4096)] = ()
     rule: Annotated[str, Field(min_length=1, max_length=256)] = "mean"
+    root_client: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     profile: ProfileName = "auto"
     rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     min_clients: Annotated[int, Field(ge=1, le=10_000)] = 2
@@ -202,6 +204,7 @@ _MEANINGS = {
     "significance": 'How the mask is chosen with protect = "selective": magnitude, random or layers.',
     "layers": 'The tensors to encrypt with significance = "layers".',
     "rule": "How updates are weighed: mean, ddfed, …",
+    "root_client": 'With rule = "fltrust": the client whose update others are compared with.',
     "profile": "auto, or a CKKS profile that `secagg overhead --profiles` lists.",
     "rounds": "How many rounds with an aggregate are held.",
     "min_clients": "A round with fewer accepted updates is aborted.",

@@ -12,14 +12,14 @@ from typing import NoReturn, Protocol
 import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from numpy.typing import NDArray
 
 from secagg.canonical import Reader, counted
 from secagg.errors import Code, RoundError, UpdateError
 from secagg.plan import DIGEST_BYTES, KEY_ID_BYTES
+from secagg.rule import Answer, Reason, Stage
 
 HEADER_VERSION = 2
-BALLOT_VERSION = 1
+BALLOT_VERSION = 2
 FEDERATION_ID_BYTES = 16
 UPDATE_ID_BYTES = 16
 SIGNATURE_BYTES = 64
@@ -232,8 +232,9 @@ class Ballot:
         federation_id: 16 bytes.
         round: 1, 2, 3, …
         client: the name in the client's certificate.
-        statistics_sha256: SHA-256 of the statistics artifact that was opened, 32 bytes.
-        weights: float64 [n], each in [0, 1], in the order of the statistics' update ids; 1 ≤ n ≤ 100,000.
+        stage: what it answers.
+        statistics_sha256: SHA-256 of the artifact that was opened, 32 bytes.
+        answer: a weight in [0, 1] and a reason for each update, in the order of the artifact's ids; 1 to 100,000.
 
     Raises:
         RoundError: BALLOT_INVALID for any value outside these ranges.
@@ -242,8 +243,9 @@ class Ballot:
     federation_id: bytes
     round: int
     client: str
+    stage: Stage
     statistics_sha256: bytes
-    weights: NDArray[np.float64]
+    answer: Answer
 
     def __post_init__(self) -> None:
         if len(self.federation_id) != FEDERATION_ID_BYTES:
@@ -254,14 +256,18 @@ class Ballot:
             _bad_ballot(f"round is {self.round}; it must be in [1, 2**64)")
         if not valid_client_name(self.client):
             _bad_ballot(f"client name {self.client[:70]!r} is not one a certificate may carry")
-        # A copy, so that nobody changes it afterwards; + 0.0 turns -0.0 into 0.0, one form for one value.
-        weights = np.array(self.weights, dtype=np.float64) + 0.0
+        # Copies, so that nobody changes them afterwards; + 0.0 turns -0.0 into 0.0, one form for one value.
+        weights = np.array(self.answer.weights, dtype=np.float64) + 0.0
+        reasons = np.array(self.answer.reasons)
         if weights.ndim != 1 or not 1 <= weights.size <= MAX_BALLOT_WEIGHTS:
             _bad_ballot(f"weights have shape {weights.shape}; 1 to {MAX_BALLOT_WEIGHTS} in a row are allowed")
         if not bool(np.all((weights >= 0.0) & (weights <= 1.0))):
             _bad_ballot("every weight must be in [0, 1]")
-        weights.flags.writeable = False
-        object.__setattr__(self, "weights", weights)
+        if reasons.shape != weights.shape or not set(reasons.tolist()) <= set(Reason):
+            _bad_ballot(f"there must be one reason per weight, each of 0 to {max(Reason)}")
+        answer = Answer(weights=weights, reasons=reasons.astype(np.uint8))
+        answer.weights.flags.writeable = answer.reasons.flags.writeable = False
+        object.__setattr__(self, "answer", answer)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Ballot) and self.to_bytes() == other.to_bytes()
@@ -272,15 +278,16 @@ class Ballot:
     def to_bytes(self) -> bytes:
         """Canonical form, little-endian.
 
-        version u8, federation_id 16, round u64, client as u8 length and ASCII, statistics_sha256 32,
-        n u32, n float64.
+        version u8, federation_id 16, round u64, client as u8 length and ASCII, stage u8, statistics_sha256 32,
+        n u32, n float64, n u8.
         """
         return b"".join(
             (
                 struct.pack("<B16sQ", BALLOT_VERSION, self.federation_id, self.round),
                 counted(self.client.encode()),
-                struct.pack("<32sI", self.statistics_sha256, self.weights.size),
-                self.weights.astype("<f8").tobytes(),
+                struct.pack("<B32sI", self.stage, self.statistics_sha256, self.answer.weights.size),
+                self.answer.weights.astype("<f8").tobytes(),
+                self.answer.reasons.tobytes(),
             )
         )
 
@@ -297,18 +304,21 @@ class Ballot:
             if version != BALLOT_VERSION:
                 _bad_ballot(f"version {version} is unknown; this build reads {BALLOT_VERSION}")
             client = reader.counted().decode("ascii")
-            statistics_sha256, count = reader.unpack(struct.Struct("<32sI"))
-            if reader.left != 8 * count:
-                _bad_ballot(f"{reader.left} bytes of weights; {count} weights take {8 * count}")
+            stage, statistics_sha256, count = reader.unpack(struct.Struct("<B32sI"))
+            if reader.left != 9 * count:
+                _bad_ballot(f"{reader.left} bytes of weights and reasons; {count} of them take {9 * count}")
             weights = np.frombuffer(reader.take(8 * count), dtype="<f8")
+            reasons = np.frombuffer(reader.take(count), dtype=np.uint8)
+            answers = Stage(stage)
         except (EOFError, ValueError) as error:
             _bad_ballot(str(error))
         ballot = cls(
             federation_id=federation_id,
             round=round_,
             client=client,
+            stage=answers,
             statistics_sha256=statistics_sha256,
-            weights=weights,
+            answer=Answer(weights=weights, reasons=reasons),
         )
         if ballot.to_bytes() != data:
             _bad_ballot("it is not in canonical form (a weight of -0.0)")

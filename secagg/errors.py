@@ -69,6 +69,8 @@ class Code(StrEnum):
     BALLOT_INVALID = "BALLOT_INVALID"
     BALLOT_DUPLICATE = "BALLOT_DUPLICATE"
     NO_DECISION = "NO_DECISION"
+    STATISTICS_IMPOSSIBLE = "STATISTICS_IMPOSSIBLE"
+    TOO_FEW_CONTRIBUTORS = "TOO_FEW_CONTRIBUTORS"
     RULE_UNKNOWN = "RULE_UNKNOWN"
     RULE_UNSUPPORTED = "RULE_UNSUPPORTED"
     # the server's own condition
@@ -87,7 +89,13 @@ _BY_STATUS: dict[str, tuple[Code, ...]] = {
     "OUT_OF_RANGE": (Code.OFFSET_MISMATCH,),
     "RESOURCE_EXHAUSTED": (Code.CHUNK_OVERSIZED,),
     "DATA_LOSS": (Code.CHUNK_CORRUPT, Code.CHUNK_TRUNCATED, Code.CONTENT_MISMATCH),
-    "ABORTED": (Code.ROUND_ABORTED, Code.NOT_ENOUGH_CLIENTS, Code.NO_DECISION),
+    "ABORTED": (
+        Code.ROUND_ABORTED,
+        Code.NOT_ENOUGH_CLIENTS,
+        Code.NO_DECISION,
+        Code.STATISTICS_IMPOSSIBLE,
+        Code.TOO_FEW_CONTRIBUTORS,
+    ),
     # What passes by itself: a client repeats the call after a pause.
     "UNAVAILABLE": (
         Code.SERVER_UNREACHABLE,

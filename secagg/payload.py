@@ -82,7 +82,8 @@ def seal_update(
         for block in range(len(layout.blocks)):
             check_values(layout.hidden_of(flat, block), sealer.profile)
         if max_squared_norm(sealer.profile):
-            check_norm(layout.hidden_of(flat, layout.product_block), sealer.profile)
+            for block in layout.product_blocks:
+                check_norm(layout.hidden_of(flat, block), sealer.profile)
     return _pieces(flat, layout, sealer, quantisation)
 
 

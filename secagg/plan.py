@@ -14,6 +14,8 @@ DEFAULT_CHUNK_BYTES = 3 * 512 * 1024
 MIN_CHUNK_BYTES = 1024 * 1024
 MAX_CHUNK_BYTES = 2 * 1024 * 1024
 
+MAX_DIVISOR = 2**20
+
 KEY_ID_BYTES = 16
 DIGEST_BYTES = 32
 
@@ -40,11 +42,13 @@ class RoundState(IntEnum):
     ANNOUNCED = 1
     COLLECTING = 2
     SEALED = 3
-    SCORED = 4
-    DECIDED = 5
-    AGGREGATED = 6
-    CLOSED = 7
-    ABORTED = 8
+    SCREENED = 4
+    CLEARED = 5
+    SCORED = 6
+    DECIDED = 7
+    AGGREGATED = 8
+    CLOSED = 9
+    ABORTED = 10
 
     @property
     def ended(self) -> bool:
@@ -89,6 +93,11 @@ class Protection:
                 "layers must name at least one tensor with significance = layers, and none otherwise"
             )
 
+    @property
+    def lasting(self) -> bool:
+        """True if the same entries are encrypted in every round."""
+        return self.significance in (None, Significance.LAYERS)
+
     @classmethod
     def plain(cls) -> Protection:
         """Nothing is encrypted."""
@@ -119,12 +128,18 @@ class RoundPlan:
         key_id: 16 bytes.
         manifest: names and shapes of the update's tensors.
         rule: name of the aggregation rule.
-        statistics_tensors: tensors that form the payload's statistics block; empty if there is none.
+        statistics_blocks: groups of tensors that form a block of the payload each, whose inner products are
+            released; empty if there is none, or one over all tensors.
         base_round: the aggregate to train from; 0 for the initial model.
+        earlier_round: the round whose aggregate the base round started from, if updates are compared with that model
+            too; 0 for the initial model.
         max_sample_count: sample counts above it count as it.
         count_unit: under a quantising profile, the sample count of weight 1: hidden values are sealed
             times min(n, count_unit)/count_unit, and n counts up to it only. 0: values are sealed as they
             are, and the aggregator weighs them.
+        divisor: if positive, updates are differences to the model of ``base_round``, and what is added to that
+            model is their sum with integer weights over this number. 0: updates are models, and the new model is
+            their weighted mean.
         payload_bytes: exact length of an update's payload.
         chunk_bytes: size of every upload chunk but the last, 1 to 2 MiB.
     """
@@ -136,12 +151,14 @@ class RoundPlan:
     key_id: bytes
     manifest: Manifest
     rule: str
-    statistics_tensors: tuple[str, ...]
+    statistics_blocks: tuple[tuple[str, ...], ...]
     base_round: int
     max_sample_count: int
     payload_bytes: int
     chunk_bytes: int = DEFAULT_CHUNK_BYTES
     count_unit: int = 0
+    divisor: int = 0
+    earlier_round: int = 0
 
     def __post_init__(self) -> None:
         checks = (
@@ -149,6 +166,10 @@ class RoundPlan:
             (
                 0 <= self.base_round < self.round,
                 f"base_round is {self.base_round}; it must precede {self.round}",
+            ),
+            (
+                0 <= self.earlier_round <= self.base_round,
+                f"earlier_round is {self.earlier_round}; it must not follow base_round, {self.base_round}",
             ),
             (
                 len(self.mask_sha256) in (0, DIGEST_BYTES),
@@ -160,6 +181,10 @@ class RoundPlan:
                 0 <= self.count_unit <= self.max_sample_count,
                 f"count_unit is {self.count_unit}; it must be 0 to max_sample_count, {self.max_sample_count}",
             ),
+            (
+                0 <= self.divisor <= MAX_DIVISOR and not (self.divisor and self.count_unit),
+                f"divisor is {self.divisor}; it must be 0 to {MAX_DIVISOR}, and 0 where there is a count_unit",
+            ),
             (self.payload_bytes >= 1, f"payload_bytes is {self.payload_bytes}; it must be ≥ 1"),
             (
                 MIN_CHUNK_BYTES <= self.chunk_bytes <= MAX_CHUNK_BYTES,
@@ -169,8 +194,23 @@ class RoundPlan:
         for holds, complaint in checks:
             if not holds:
                 raise RoundError(Code.REQUEST_MALFORMED, f"round plan: {complaint}")
-        for name in (*self.statistics_tensors, *self.protection.layers):
+        named = [name for block in self.statistics_blocks for name in block]
+        if len(set(named)) != len(named) or not all(self.statistics_blocks):
+            raise RoundError(
+                Code.REQUEST_MALFORMED,
+                "round plan: a statistics block is empty, or a tensor is in two of them",
+            )
+        for name in (*named, *self.protection.layers):
             self.manifest.slice_of(name)
+
+    @property
+    def since(self) -> int:
+        """The round whose model this round's aggregate adds to, if updates are differences (0: the initial one).
+
+        Where every round hides the same entries, aggregates add up from the first round on, so that who has the
+        last one needs no other; elsewhere each adds to the one before.
+        """
+        return 0 if self.protection.lasting else self.base_round
 
     def counted(self, sample_count: int) -> int:
         """What a client's sample count counts as."""
@@ -209,7 +249,7 @@ def plan_to_proto(plan: RoundPlan, *, state: RoundState, collect_remaining_s: fl
         key_id=plan.key_id,
         manifest=plan.manifest.to_bytes(),
         rule=plan.rule,
-        statistics_tensors=plan.statistics_tensors,
+        statistics_blocks=[pb.StatisticsBlock(tensors=names) for names in plan.statistics_blocks],
         base_round=plan.base_round,
         max_sample_count=plan.max_sample_count,
         collect_remaining_s=collect_remaining_s,
@@ -217,6 +257,8 @@ def plan_to_proto(plan: RoundPlan, *, state: RoundState, collect_remaining_s: fl
         chunk_bytes=plan.chunk_bytes,
         state=pb.RoundState.ValueType(state),
         count_unit=plan.count_unit,
+        divisor=plan.divisor,
+        earlier_round=plan.earlier_round,
     )
 
 
@@ -241,12 +283,14 @@ def plan_from_proto(message: pb.RoundPlan) -> RoundPlan:
             key_id=message.key_id,
             manifest=Manifest.from_bytes(message.manifest),
             rule=message.rule,
-            statistics_tensors=tuple(message.statistics_tensors),
+            statistics_blocks=tuple(tuple(block.tensors) for block in message.statistics_blocks),
             base_round=message.base_round,
             max_sample_count=message.max_sample_count,
             payload_bytes=message.payload_bytes,
             chunk_bytes=message.chunk_bytes,
             count_unit=message.count_unit,
+            divisor=message.divisor,
+            earlier_round=message.earlier_round,
         )
     except KeyError as error:
         raise RoundError(Code.REQUEST_MALFORMED, f"round plan: enum value {error} is unknown") from None

@@ -43,6 +43,30 @@ def countable_weights(
     return np.where(weights > 0, applied, 0).astype(np.int64)
 
 
+def coefficient_weights(coefficients: NDArray[np.float64], divisor: int, total: int) -> NDArray[np.int64]:
+    """A rule's coefficients as integers over a divisor: what differences are summed with.
+
+    The largest-remainder method of ``integer_weights`` to the whole number nearest to divisor·Σa, so that
+    |W_i/divisor − a_i| < 1/divisor and the length of the step is kept. Coefficients whose sum exceeds
+    total/divisor are scaled down to it, all alike: a longer step than that is not taken.
+
+    Args:
+        coefficients: float64 [n], each ≥ 0.
+        divisor: of the plan.
+        total: the profile's weight total.
+
+    Raises:
+        RoundError: NO_DECISION if one is negative, infinite or NaN, or nothing is left.
+    """
+    summed = float(coefficients.sum())
+    wanted = min(total, round(divisor * summed)) if np.isfinite(summed) else 0
+    if wanted < 1 and summed > 0:
+        raise _undecided(f"coefficients of sum {summed:g} are too small to count")
+    if wanted < 1:
+        return integer_weights(coefficients, total=total)  # says what is wrong with them
+    return _largest_remainder(coefficients, wanted)
+
+
 def agreeing(scales: Sequence[bytes]) -> NDArray[np.bool_]:
     """Whose scales most updates have, bool [n]; nobody's if two are equally frequent.
 
@@ -85,6 +109,13 @@ def integer_weights(weights: NDArray[np.float64], *, total: int) -> NDArray[np.i
     if _kept_as_they_are(values, total):
         kept: NDArray[np.int64] = values.astype(np.int64)
         return kept
+    return _largest_remainder(values, total)
+
+
+def _largest_remainder(values: NDArray[np.float64], total: int) -> NDArray[np.int64]:
+    largest = float(values.max())
+    if not largest > 0 or (values < 0).any():
+        raise _undecided("a weight is NaN or negative, or all are 0")
     # Dividing by the largest first keeps huge and subnormal weights inside double range.
     shares = values / largest
     quotas = shares / shares.sum() * total

@@ -103,7 +103,7 @@ def plan_of(name: str, protection: str, *, statistics: bool = False) -> RoundPla
         key_id=KEY_ID,
         manifest=MANIFEST,
         rule="mean",
-        statistics_tensors=layout.statistics_tensors,
+        statistics_blocks=layout.statistics_blocks,
         base_round=ROUND - 1,
         max_sample_count=1000,
         payload_bytes=layout.payload_bytes(used),
@@ -119,7 +119,7 @@ def job_of(name: str, protection: str) -> RoundJob:
 def layout_of(plan: RoundPlan) -> Layout:
     """The order in which a plan's entries travel."""
     mask = derive_mask(plan.protection, plan.manifest, FEDERATION_ID, plan.round)
-    return Layout(plan.manifest, mask, plan.statistics_tensors)
+    return Layout(plan.manifest, mask, plan.statistics_blocks)
 
 
 def _layout(protection: str, statistics: bool) -> Layout:

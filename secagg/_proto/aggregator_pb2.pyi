@@ -84,15 +84,21 @@ class _RoundStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     """Uploads are accepted; the collection deadline runs from the first accepted update on."""
     ROUND_STATE_SEALED: _RoundState.ValueType  # 3
     """The set of accepted updates is final."""
-    ROUND_STATE_SCORED: _RoundState.ValueType  # 4
+    ROUND_STATE_SCREENED: _RoundState.ValueType  # 4
+    """Squared norms and products with references are released, and ballots on them are awaited; only under rules
+    that screen.
+    """
+    ROUND_STATE_CLEARED: _RoundState.ValueType  # 5
+    """It is final which updates get their other statistics released."""
+    ROUND_STATE_SCORED: _RoundState.ValueType  # 6
     """The statistics are computed; if the rule needs ballots they are awaited."""
-    ROUND_STATE_DECIDED: _RoundState.ValueType  # 5
+    ROUND_STATE_DECIDED: _RoundState.ValueType  # 7
     """The weights are final."""
-    ROUND_STATE_AGGREGATED: _RoundState.ValueType  # 6
+    ROUND_STATE_AGGREGATED: _RoundState.ValueType  # 8
     """The aggregate can be downloaded."""
-    ROUND_STATE_CLOSED: _RoundState.ValueType  # 7
+    ROUND_STATE_CLOSED: _RoundState.ValueType  # 9
     """Every contributor has confirmed, or the confirmation deadline has passed."""
-    ROUND_STATE_ABORTED: _RoundState.ValueType  # 8
+    ROUND_STATE_ABORTED: _RoundState.ValueType  # 10
     """The round has no aggregate; abort_code says why. The next round starts from the same model."""
 
 class RoundState(_RoundState, metaclass=_RoundStateEnumTypeWrapper):
@@ -105,15 +111,21 @@ ROUND_STATE_COLLECTING: RoundState.ValueType  # 2
 """Uploads are accepted; the collection deadline runs from the first accepted update on."""
 ROUND_STATE_SEALED: RoundState.ValueType  # 3
 """The set of accepted updates is final."""
-ROUND_STATE_SCORED: RoundState.ValueType  # 4
+ROUND_STATE_SCREENED: RoundState.ValueType  # 4
+"""Squared norms and products with references are released, and ballots on them are awaited; only under rules
+that screen.
+"""
+ROUND_STATE_CLEARED: RoundState.ValueType  # 5
+"""It is final which updates get their other statistics released."""
+ROUND_STATE_SCORED: RoundState.ValueType  # 6
 """The statistics are computed; if the rule needs ballots they are awaited."""
-ROUND_STATE_DECIDED: RoundState.ValueType  # 5
+ROUND_STATE_DECIDED: RoundState.ValueType  # 7
 """The weights are final."""
-ROUND_STATE_AGGREGATED: RoundState.ValueType  # 6
+ROUND_STATE_AGGREGATED: RoundState.ValueType  # 8
 """The aggregate can be downloaded."""
-ROUND_STATE_CLOSED: RoundState.ValueType  # 7
+ROUND_STATE_CLOSED: RoundState.ValueType  # 9
 """Every contributor has confirmed, or the confirmation deadline has passed."""
-ROUND_STATE_ABORTED: RoundState.ValueType  # 8
+ROUND_STATE_ABORTED: RoundState.ValueType  # 10
 """The round has no aggregate; abort_code says why. The next round starts from the same model."""
 global___RoundState = RoundState
 
@@ -156,6 +168,8 @@ class _ArtifactKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """The released statistics of a round, from SCORED on."""
     ARTIFACT_KIND_AGGREGATE: _ArtifactKind.ValueType  # 5
     """The aggregate of a round, from AGGREGATED on."""
+    ARTIFACT_KIND_SCREENING: _ArtifactKind.ValueType  # 6
+    """The statistics that a round is screened by, from SCREENED on."""
 
 class ArtifactKind(_ArtifactKind, metaclass=_ArtifactKindEnumTypeWrapper):
     """What can be downloaded."""
@@ -171,6 +185,8 @@ ARTIFACT_KIND_STATISTICS: ArtifactKind.ValueType  # 4
 """The released statistics of a round, from SCORED on."""
 ARTIFACT_KIND_AGGREGATE: ArtifactKind.ValueType  # 5
 """The aggregate of a round, from AGGREGATED on."""
+ARTIFACT_KIND_SCREENING: ArtifactKind.ValueType  # 6
+"""The statistics that a round is screened by, from SCREENED on."""
 global___ArtifactKind = ArtifactKind
 
 @typing.final
@@ -295,7 +311,6 @@ class RoundPlan(google.protobuf.message.Message):
     KEY_ID_FIELD_NUMBER: builtins.int
     MANIFEST_FIELD_NUMBER: builtins.int
     RULE_FIELD_NUMBER: builtins.int
-    STATISTICS_TENSORS_FIELD_NUMBER: builtins.int
     BASE_ROUND_FIELD_NUMBER: builtins.int
     MAX_SAMPLE_COUNT_FIELD_NUMBER: builtins.int
     COLLECT_REMAINING_S_FIELD_NUMBER: builtins.int
@@ -303,6 +318,9 @@ class RoundPlan(google.protobuf.message.Message):
     CHUNK_BYTES_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     COUNT_UNIT_FIELD_NUMBER: builtins.int
+    STATISTICS_BLOCKS_FIELD_NUMBER: builtins.int
+    DIVISOR_FIELD_NUMBER: builtins.int
+    EARLIER_ROUND_FIELD_NUMBER: builtins.int
     round: builtins.int
     """1, 2, 3, …; never reused, an aborted round keeps its number."""
     protection: global___ProtectionMode.ValueType
@@ -337,14 +355,22 @@ class RoundPlan(google.protobuf.message.Message):
     """Under a quantising profile: hidden values are sealed times min(sample count, count_unit) / count_unit. 0: as
     they are.
     """
+    divisor: builtins.int
+    """If positive, updates are differences to the model of base_round, and what is added to it is their sum with
+    integer weights, divided by this number. 0: updates are models, and the new model is their weighted mean.
+    """
+    earlier_round: builtins.int
+    """If updates are compared with the model that the base round started from as well: the round whose aggregate that
+    is; 0 for the initial model.
+    """
     @property
     def layers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The tensors that are encrypted under SIGNIFICANCE_LAYERS."""
 
     @property
-    def statistics_tensors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The tensors whose inner products the rule needs; they form a block of their own in the payload.
-        Empty if the rule needs no statistics or needs them over all tensors.
+    def statistics_blocks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___StatisticsBlock]:
+        """The groups of tensors whose inner products are released; each forms a block of its own in the payload. Empty
+        if the rule needs no statistics or needs them over all tensors at once.
         """
 
     def __init__(
@@ -360,7 +386,6 @@ class RoundPlan(google.protobuf.message.Message):
         key_id: builtins.bytes = ...,
         manifest: builtins.bytes = ...,
         rule: builtins.str = ...,
-        statistics_tensors: collections.abc.Iterable[builtins.str] | None = ...,
         base_round: builtins.int = ...,
         max_sample_count: builtins.int = ...,
         collect_remaining_s: builtins.float = ...,
@@ -368,10 +393,31 @@ class RoundPlan(google.protobuf.message.Message):
         chunk_bytes: builtins.int = ...,
         state: global___RoundState.ValueType = ...,
         count_unit: builtins.int = ...,
+        statistics_blocks: collections.abc.Iterable[global___StatisticsBlock] | None = ...,
+        divisor: builtins.int = ...,
+        earlier_round: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["base_round", b"base_round", "chunk_bytes", b"chunk_bytes", "collect_remaining_s", b"collect_remaining_s", "count_unit", b"count_unit", "key_id", b"key_id", "layers", b"layers", "manifest", b"manifest", "mask_sha256", b"mask_sha256", "max_sample_count", b"max_sample_count", "payload_bytes", b"payload_bytes", "profile", b"profile", "protection", b"protection", "ratio", b"ratio", "round", b"round", "rule", b"rule", "significance", b"significance", "state", b"state", "statistics_tensors", b"statistics_tensors"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["base_round", b"base_round", "chunk_bytes", b"chunk_bytes", "collect_remaining_s", b"collect_remaining_s", "count_unit", b"count_unit", "divisor", b"divisor", "earlier_round", b"earlier_round", "key_id", b"key_id", "layers", b"layers", "manifest", b"manifest", "mask_sha256", b"mask_sha256", "max_sample_count", b"max_sample_count", "payload_bytes", b"payload_bytes", "profile", b"profile", "protection", b"protection", "ratio", b"ratio", "round", b"round", "rule", b"rule", "significance", b"significance", "state", b"state", "statistics_blocks", b"statistics_blocks"]) -> None: ...
 
 global___RoundPlan = RoundPlan
+
+@typing.final
+class StatisticsBlock(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TENSORS_FIELD_NUMBER: builtins.int
+    @property
+    def tensors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of the manifest's tensors, at least one; each is in one block at most."""
+
+    def __init__(
+        self,
+        *,
+        tensors: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["tensors", b"tensors"]) -> None: ...
+
+global___StatisticsBlock = StatisticsBlock
 
 @typing.final
 class AwaitRoundRequest(google.protobuf.message.Message):
@@ -408,7 +454,7 @@ class AwaitRoundResponse(google.protobuf.message.Message):
     contributor: builtins.bool
     """True if this caller's update is among the accepted ones."""
     ballot_wanted: builtins.bool
-    """True while the round is SCORED and this caller's ballot is awaited."""
+    """True while the round is SCREENED or SCORED and this caller's ballot on it is awaited."""
     abort_code: builtins.str
     """Code of the reason if ABORTED, otherwise empty."""
     def __init__(
@@ -649,7 +695,9 @@ class SubmitBallotRequest(google.protobuf.message.Message):
     SIGNATURE_FIELD_NUMBER: builtins.int
     round: builtins.int
     ballot: builtins.bytes
-    """The canonical ballot (docs/PROTOCOL.md): round, SHA-256 of the statistics, one weight per update."""
+    """The canonical ballot (docs/PROTOCOL.md): round, stage, SHA-256 of the statistics, one weight and one reason per
+    update.
+    """
     signature: builtins.bytes
     """Ed25519 signature by the key in the client's certificate."""
     def __init__(

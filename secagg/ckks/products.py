@@ -16,15 +16,18 @@ them pseudo-random to the holder of s, too, but for the wanted number. p3 depend
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import prod
 from typing import Any
 
 import numpy as np
 import tenseal.sealapi as seal
 from numpy.typing import NDArray
 
+from secagg.ckks.bounds import FLOODING
 from secagg.ckks.context import CoefficientRing, conjugate, ring_of
 from secagg.ckks.encoding import FixedPointCode, Values
 from secagg.ckks.keys import PublicKey
@@ -61,7 +64,7 @@ class PlainOperand:
 
 Operand = SealedOperand | AggregateOperand | PlainOperand
 Pair = tuple[int, int]
-"""Indices of two operands, the first of them sealed; equal indices give a squared norm."""
+"""Indices of two operands, the first of them not plain; equal indices give a squared norm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -88,16 +91,17 @@ class ProductSum:
         )
 
     def release(self, public_key: PublicKey) -> bytes:
-        """The released scalar, re-randomised: two releases differ."""
+        """The released scalar, re-randomised and flooded (``bounds.FLOODING``): two releases differ."""
         ring = _ring(public_key.profile)
         zero = seal.Ciphertext()
         public_key.seal_encryptor.encrypt_zero(zero)
         body, mask = ring.polynomials(zero)
         polynomials = self.masks.copy()
         polynomials[0] = ring.sum(polynomials[0], mask)
+        flooding = secrets.randbelow(2 * FLOODING + 1) - FLOODING
         scalar = ReleasedScalar(
             weight_total=self.weight_total,
-            constant=(self.constant + int(body[0])) % ring.prime,
+            constant=(self.constant + int(body[0]) + flooding) % ring.prime,
             polynomials=polynomials,
         )
         return pack_scalar(scalar, public_key.profile)
@@ -127,7 +131,7 @@ def product_sums(
     values: int,
     profile: Profile,
     *,
-    ciphertexts: range | None = None,
+    ciphertexts: Sequence[int] | None = None,
 ) -> list[ProductSum]:
     """Inner products of pairs of operands, in the order of ``pairs``.
 
@@ -136,11 +140,11 @@ def product_sums(
 
     Args:
         operands: sealed, aggregate or plain vectors of equally many values.
-        pairs: which to multiply; the first of a pair is sealed.
+        pairs: which to multiply; the first of a pair is not plain.
         values: n ≥ 1.
         profile: the vectors'.
-        ciphertexts: run over these only: a block of the vector, or a part that another process completes
-            (``ProductSum.plus``). None for all.
+        ciphertexts: run over these only: a block of the vector, a part that another process completes
+            (``ProductSum.plus``), or a sample. None for all.
 
     Raises:
         ConfigError: RULE_UNSUPPORTED if the profile has no inner products.
@@ -157,12 +161,12 @@ def product_sums(
                 raise ValueError(f"a plain operand of shape {operand.values.shape} for {values} values")
             check_values(operand.values, profile)
             check_norm(operand.values, profile)
-    if not all(isinstance(operands[left], SealedOperand) for left, _ in pairs):
-        raise ValueError("the first operand of a pair must be sealed")
+    if any(isinstance(operands[left], PlainOperand) for left, _ in pairs):
+        raise ValueError("the first operand of a pair must be a sealed or an aggregate vector")
     chosen = range(profile.ciphertext_count(values)) if ciphertexts is None else ciphertexts
     sums: dict[Pair, ProductSum] = {}
     for tile in _tiles(pairs):
-        products = [_Product(profile, operands[right]) for _, right in tile]
+        products = [_Product(profile, operands[left], operands[right]) for left, right in tile]
         for index in chosen:
             factors = _Factors(operands, tile, index, profile)
             for product, (left, right) in zip(products, tile, strict=True):
@@ -228,9 +232,10 @@ def _plain_factor(
 class _Product:
     """The running sum of one inner product: (p0, p1), and (p2, p3) unless the operand is plain."""
 
-    def __init__(self, profile: Profile, right: Operand) -> None:
+    def __init__(self, profile: Profile, left: Operand, right: Operand) -> None:
         self._ring = _ring(profile)
-        self._weight_total = right.weight_total if isinstance(right, AggregateOperand) else 1
+        totals = [item.weight_total for item in (left, right) if isinstance(item, AggregateOperand)]
+        self._weight_total = prod(totals)
         self._sums: list[Any] = [None] if isinstance(right, PlainOperand) else [None, None]
 
     def add(self, left: Any, factors: tuple[Any, ...]) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from secagg.ckks.bounds import max_squared_norm
 from secagg.ckks.cipher import BATCH
-from secagg.ckks.context import ring_of
+from secagg.ckks.context import CoefficientRing, ring_of
 from secagg.ckks.crew import Crew
 from secagg.ckks.encoding import Values, code_of
 from secagg.ckks.keys import SecretKey
@@ -24,6 +24,7 @@ from secagg.ckks.wire import (
     aggregate_header,
     check_length,
     pack_aggregate,
+    parse_aggregate,
     parse_aggregate_header,
     parse_scalar,
     parse_sealed_batch,
@@ -150,6 +151,7 @@ def weighted_sum(
     profile: Profile,
     *,
     ciphertexts: range,
+    onto: CiphertextReader | None = None,
 ) -> Iterator[bytes]:
     """Some ciphertexts of the aggregate vector Σ w_i·u_i of sealed vectors, one after the other.
 
@@ -162,9 +164,10 @@ def weighted_sum(
         profile: the vectors'.
         ciphertexts: which; other ranges can be summed elsewhere at the same time. What precedes the first is
             ``wire.aggregate_header``.
+        onto: an aggregate vector of equally many values that the sum is added to, by index; not for ``Slots``.
 
     Raises:
-        CiphertextError: as ``parse_sealed``.
+        CiphertextError: as ``parse_sealed`` and ``parse_aggregate``.
     """
     total = sum(weights)
     if len(readers) != len(weights) or min(weights, default=0) < 0 or not 1 <= total <= profile.weight_total:
@@ -175,7 +178,7 @@ def weighted_sum(
     counted = [(reader, weight) for reader, weight in zip(readers, weights, strict=True) if weight]
     for at in range(0, len(ciphertexts), CHUNK):
         chunk = ciphertexts[at : at + CHUNK]
-        running: list[Any] = [None] * len(chunk)
+        running: list[Any] = [None if onto is None else _summed(onto(index), profile) for index in chunk]
         for reader, weight in counted:
             polynomials, seeds = parse_sealed_batch([reader(index) for index in chunk], profile)
             for place, (polynomial, seed) in enumerate(zip(polynomials, seeds, strict=True)):
@@ -183,6 +186,13 @@ def weighted_sum(
                 running[place] = ring.add(running[place], item)
         for item in running:
             yield pack_aggregate(ring.residues(item), profile)
+
+
+def _summed(data: bytes | memoryview, profile: Profile) -> Any:
+    """A ciphertext of an aggregate vector, to be added to."""
+    ring = ring_of(profile)
+    assert isinstance(ring, CoefficientRing)
+    return ring.ciphertext(parse_aggregate(data, profile)[:, 0])
 
 
 def aggregate_vector(

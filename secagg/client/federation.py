@@ -148,7 +148,7 @@ class Federation:
         except ValueError:
             raise RoundError(
                 Code.REQUEST_MALFORMED,
-                f"the server answered state {answer.state} for round {round}; 1 to 8 are known",
+                f"the server answered state {answer.state} for round {round}; 1 to 10 are known",
                 round=round,
             ) from None
         return RoundStatus(

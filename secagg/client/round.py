@@ -19,7 +19,7 @@ from secagg.client.transfer import Upload, upload
 from secagg.envelope import Ballot, Domain, PayloadKind, UpdateHeader, sign, update_id
 from secagg.errors import CiphertextError, Code, RoundError, SecaggError, TransferError, UpdateError
 from secagg.plan import RoundPlan, RoundState, plan_from_proto
-from secagg.rule import RuleLoader
+from secagg.rule import RuleLoader, Stage
 from secagg.scales import Scales
 from secagg.selection.mask import Mask
 from secagg.update import Tensors
@@ -170,16 +170,20 @@ class Round:
         return self._result
 
     def _check_statistics(self) -> None:
-        """The plan may release inner products only over what the agreed rule needs."""
+        """The plan may release inner products only over what the agreed rule needs, of updates as it needs them."""
         request = self._rules(self.plan.rule).request(self.plan.manifest)
-        expected = request.tensors if request is not None else ()
-        if self.plan.statistics_tensors != expected:
-            raise RoundError(
-                Code.REQUEST_MALFORMED,
-                f"the plan asks for statistics over {self.plan.statistics_tensors}; "
-                f"rule {self.plan.rule!r} needs {expected}",
-                round=self.number,
-            )
+        differences = request is not None and not request.models
+        blocks = request.blocks if request is not None else ()
+        for name, found, due in (
+            ("statistics over", self.plan.statistics_blocks, blocks),
+            ("differences", self.plan.divisor > 0, differences),
+        ):
+            if found != due:
+                raise RoundError(
+                    Code.REQUEST_MALFORMED,
+                    f"the plan asks for {name} {found}; rule {self.plan.rule!r} needs {due}",
+                    round=self.number,
+                )
 
     def _seal(self, tensors: Tensors | None, sample_count: int | None) -> Entry:
         """Put the sealed update into the outbox; from there on a restart goes on with it."""
@@ -281,10 +285,10 @@ class Round:
         return self._entry, receipt.resumed_at
 
     def _vote(self, entry: Entry) -> float | None:
-        """If the rule wants it, open the statistics and answer them.
+        """If the rule wants it, open the round's statistics and answer them, in one stage or in two.
 
         Returns:
-            What this client's ballot gives its own update; None if no ballot was wanted or it came too late.
+            What this client's last answer gives its own update; None if it gave none or it came too late.
 
         Raises:
             RoundError: NOT_A_CONTRIBUTOR; REQUEST_MALFORMED for a ballot that the agreed rule does not ask
@@ -293,24 +297,33 @@ class Round:
                 quantities than the rule asks for, speak of fewer updates than the federation promises, or
                 leave out this client's own.
         """
-        status = self._federation.await_round(self.number, RoundState.SCORED)
-        if not status.contributor:
-            raise RoundError(
-                Code.NOT_A_CONTRIBUTOR,
-                f"the server counts no update of {self._federation.identity.name!r} in round {self.number}",
-                round=self.number,
-            )
-        if not status.ballot_wanted:
-            return None
+        own_weight = None
+        for state, stage in (
+            (RoundState.SCREENED, Stage.SCREENING),
+            (RoundState.SCORED, Stage.STATISTICS),
+        ):
+            status = self._federation.await_round(self.number, state)
+            if not status.contributor:
+                raise RoundError(
+                    Code.NOT_A_CONTRIBUTOR,
+                    f"the server counts no update of {self._federation.identity.name!r} in round {self.number}",
+                    round=self.number,
+                )
+            if status.ballot_wanted and status.state is state:
+                own_weight = self._answer(entry, stage)
+        return own_weight
+
+    def _answer(self, entry: Entry, stage: Stage) -> float | None:
+        """Open a stage's statistics, judge them by the agreed rule, and sign what comes out."""
         rule = self._rules(self.plan.rule)
         request = rule.request(self.plan.manifest)
-        if request is None:
+        if request is None or (stage is Stage.SCREENING and not request.screened):
             raise RoundError(
                 Code.REQUEST_MALFORMED,
-                f"the server wants a ballot; rule {self.plan.rule!r} has none",
+                f"the server wants a ballot on {stage.name}; rule {self.plan.rule!r} has none",
                 round=self.number,
             )
-        statistics, digest = self._opening.statistics(self.plan, self._layout, request)
+        statistics, digest = self._opening.statistics(self.plan, self._layout, request, stage)
         own = entry.update_id.hex()
         if own not in statistics.update_ids:
             raise CiphertextError(
@@ -318,13 +331,14 @@ class Round:
                 f"the statistics of round {self.number} leave out this client's update {own}",
                 round=self.number,
             )
-        weights: NDArray[np.float64] = rule.ballot(statistics)
+        answer = rule.screen(statistics) if stage is Stage.SCREENING else rule.decide(statistics)
         ballot = Ballot(
             federation_id=self._federation.descriptor.federation_id,
             round=self.number,
             client=self._federation.identity.name,
+            stage=stage,
             statistics_sha256=digest,
-            weights=weights,
+            answer=answer,
         )
         try:
             self._federation.submit(ballot)
@@ -333,14 +347,16 @@ class Round:
                 raise
             # The others' ballots decided before this one came.
             return None
-        own_weight = float(weights[statistics.update_ids.index(own)])
-        self._federation.connection.on_event("balloted", {"round": self.number, "own_weight": own_weight})
+        own_weight = float(answer.weights[statistics.update_ids.index(own)])
+        self._federation.connection.on_event(
+            "balloted", {"round": self.number, "stage": stage.name.lower(), "own_weight": own_weight}
+        )
         return own_weight
 
     def _confirm(self, flat: NDArray[np.float32]) -> None:
         """Say that the aggregate is open, with a proposal for the next mask where the plan wants one."""
         mask = self._opening.propose(self.plan, flat)
-        self._opening.remember(self.number, flat)
+        self._opening.remember(self.plan, flat)
         try:
             wanted = self._federation.confirm(self.number, mask.digest if mask is not None else b"")
             if mask is not None and wanted:

@@ -23,6 +23,7 @@ from secagg.model_file import read_model
 from secagg.plan import ProtectionMode
 from secagg.rule import RuleLoader
 from secagg.scales import MAX_TENSORS
+from secagg.suitability import check_request
 from secagg.update import Manifest
 
 PUBLIC_KEY_FILE = "ckks_public.key"
@@ -109,7 +110,7 @@ def choose_profile(config: FederationConfig, manifest: Manifest, rules: RuleLoad
                 f"layers names {layer!r}; it must be one of "
                 f"{', '.join(spec.name for spec in manifest.tensors[:20])}",
             )
-    needs_statistics = rules(config.rule).request(manifest) is not None
+    needs_statistics = check_request(config, manifest, rules(config.rule)) is not None
     if config.profile == "auto":
         if needs_statistics:
             return "robust"

@@ -129,7 +129,7 @@ class Task:
             key_id=bytes(KEY_ID_BYTES),
             manifest=self.manifest,
             rule="mean",
-            statistics_tensors=(),
+            statistics_blocks=(),
             base_round=0,
             max_sample_count=max(self.sample_counts),
             # As in every round but the first: clients weigh their own values.

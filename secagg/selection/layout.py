@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,43 +24,59 @@ FLOAT32_BYTES = 4
 class Layout:
     """The order in which the entries of an update travel.
 
-    Blocks come in the order "rest" (every tensor that statistics do not need), "statistics" (the named
-    tensors); an empty one is left out. Within a block, hidden entries keep the order of the flat vector, and
-    so do visible ones.
+    Blocks come in the order "rest" (every tensor that statistics do not name), then one block for each group of
+    tensors whose inner products are released: "statistics", or "statistics-1", "statistics-2", …; an empty one is
+    left out. Within a block, hidden entries keep the order of the flat vector, and so do visible ones.
 
-    If anything at all is hidden, the statistics block is hidden whole, whatever the mask says of it: the
-    product with the previous aggregate is formed slot by slot, so its entries must keep their slots while
-    the mask changes; and in a last layer the positions of hidden entries alone betray labels.
+    If anything at all is hidden and the groups are a part of the model only, they are hidden whole, whatever the
+    mask says of them: the product with an earlier model is formed slot by slot, so their entries must keep their
+    slots while the mask changes; and in a last layer the positions of hidden entries alone betray labels.
 
     Args:
         manifest: names and shapes of the update's tensors.
         mask: which entries are encrypted.
-        statistics_tensors: the tensors whose inner products are released; empty if there are none, or all.
+        statistics_blocks: the groups of tensors; empty if no inner product is released, or over all tensors at
+            once.
 
     Raises:
         UpdateError: MASK_MISMATCH if the mask covers another number of entries; MANIFEST_MISMATCH for a
             tensor that the manifest lacks.
     """
 
-    def __init__(self, manifest: Manifest, mask: Mask, statistics_tensors: Sequence[str] = ()) -> None:
+    def __init__(
+        self, manifest: Manifest, mask: Mask, statistics_blocks: Sequence[Sequence[str]] = ()
+    ) -> None:
         if mask.size != manifest.size:
             raise UpdateError(
                 Code.MASK_MISMATCH, f"mask covers {mask.size} entries; the manifest has {manifest.size}"
             )
         self.manifest = manifest
         self.mask = mask
-        self.statistics_tensors = tuple(statistics_tensors)
-        in_statistics = np.zeros(manifest.size, dtype=np.bool_)
-        for name in self.statistics_tensors:
-            in_statistics[manifest.slice_of(name)] = True
-        hidden = mask.hidden
-        if mask.hidden_count:
-            hidden = hidden | in_statistics
-        members = {REST_BLOCK: ~in_statistics, STATISTICS_BLOCK: in_statistics}
-        self.blocks: tuple[str, ...] = tuple(name for name, member in members.items() if member.any())
+        self.statistics_blocks = tuple(tuple(names) for names in statistics_blocks)
+        rest, hidden = np.ones(manifest.size, dtype=np.bool_), mask.hidden
+        for names in self.statistics_blocks:
+            for name in names:
+                rest[manifest.slice_of(name)] = False
+        if mask.hidden_count and rest.any():
+            hidden = hidden | ~rest
+        parts = [(REST_BLOCK, rest)] if rest.any() else []
+        cut = [
+            (name, _places(member & hidden), _places(member & ~hidden))
+            for name, member in chain(parts, self._named_members())
+        ]
+        self.blocks: tuple[str, ...] = tuple(name for name, _, _ in cut)
         """Names of the blocks, in their order."""
-        self._hidden = tuple(_places(members[name] & hidden) for name in self.blocks)
-        self._visible = tuple(_places(members[name] & ~hidden) for name in self.blocks)
+        self._hidden = tuple(places for _, places, _ in cut)
+        self._visible = tuple(places for _, _, places in cut)
+
+    def _named_members(self) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+        """Name and entries of each group, one at a time: a large model may have many."""
+        several = len(self.statistics_blocks) > 1
+        for number, names in enumerate(self.statistics_blocks, start=1):
+            member = np.zeros(self.manifest.size, dtype=np.bool_)
+            for tensor in names:
+                member[self.manifest.slice_of(tensor)] = True
+            yield (f"{STATISTICS_BLOCK}-{number}" if several else STATISTICS_BLOCK), member
 
     @property
     def size(self) -> int:
@@ -77,9 +94,9 @@ class Layout:
         return tuple(_count(places) for places in self._visible)
 
     @property
-    def product_block(self) -> int:
-        """Index of the block that products run over: "statistics" if there is one, else all there is."""
-        return len(self.blocks) - 1
+    def product_blocks(self) -> range:
+        """Indices of the blocks that products run over: those of the groups if there are any, else all there is."""
+        return range(len(self.blocks) - len(self.statistics_blocks or self.blocks), len(self.blocks))
 
     def same_slots(self, other: Layout, block: int) -> bool:
         """True if both layouts put the same entries at the same places of this block's hidden part."""

@@ -25,7 +25,8 @@ from secagg.rule import RuleLoader
 from secagg.server.coordinator import Coordinator
 from secagg.server.deployment import Deployment
 from secagg.server.gate import MAX_MESSAGE_BYTES, Gate, Limits
-from secagg.server.journal import Journal, JournalThread
+from secagg.server.journal import Journal
+from secagg.server.journal_thread import JournalThread
 from secagg.server.observer import Observer
 from secagg.server.recovery import recover
 from secagg.server.service import AggregatorService

@@ -10,13 +10,15 @@ from typing import Any, ParamSpec, TypeVar
 
 from secagg._proto import aggregator_pb2 as pb
 from secagg.errors import Code, RoundError, SecaggError, is_shortage
-from secagg.plan import RoundPlan, RoundState, Significance, plan_from_proto, plan_to_proto
+from secagg.plan import RoundPlan, RoundState, plan_from_proto, plan_to_proto
 from secagg.server.deployment import Deployment
 from secagg.server.events import DeadlinePassed, Event, Failed, Round, Terms, chosen_mask
-from secagg.server.journal import Journal, JournalThread, UploadRecord
-from secagg.server.machine import Effect, pending, step
-from secagg.server.observer import Observer
-from secagg.server.progress import Announce, End, what_follows
+from secagg.server.journal import Journal, UploadRecord
+from secagg.server.journal_thread import JournalThread
+from secagg.server.machine import ABORTABLE, Effect, pending, step
+from secagg.server.observer import Observer, decision
+from secagg.server.planning import draft_plan
+from secagg.server.progress import Announce, End, still_needed, what_follows
 from secagg.server.recovery import check_settings
 from secagg.server.spool import Spool
 from secagg.server.stages import Stages
@@ -53,7 +55,12 @@ class Coordinator:
         self.spool = spool
         self.workers = workers
         self.observer = observer
-        self.terms = Terms(min_clients=deployment.config.min_clients, ballots=deployment.request is not None)
+        request = deployment.request
+        self.terms = Terms(
+            min_clients=deployment.config.min_clients,
+            ballots=request is not None,
+            screens=request is not None and request.screened,
+        )
         self.end: End | None = None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Gets an exception when the server can't go on, whatever clients do."""
@@ -232,8 +239,11 @@ class Coordinator:
         mask = chosen_mask(self._rounds[base], self._rounds[base].masks) if base else b""
         if ended is not None:
             await self.when_ended(ended.number)
-            masks = {mask, self._plans[base].mask_sha256} if base else set()
-            await self.in_thread(self.spool.clean, ended.number, {base}, masks)
+            if ended.state is RoundState.CLOSED:
+                await self.in_thread(self.spool.keep_histories, ended.number)
+            needed = still_needed(base, self._plans, self.deployment.request)
+            masks = {mask} | {self._plans[number].mask_sha256 for number in needed}
+            await self.in_thread(self.spool.clean, ended.number, needed, masks)
         if isinstance(outcome, End):
             self.end = outcome
             self.observer.emit(
@@ -248,25 +258,10 @@ class Coordinator:
         self._notify()
 
     async def _announce(self, outcome: Announce, mask_sha256: bytes) -> None:
-        config, descriptor = self.deployment.config, self.deployment.descriptor
-        magnitude = config.protection.significance is Significance.MAGNITUDE
-        draft = RoundPlan(
-            round=outcome.number,
-            protection=config.protection,
-            mask_sha256=mask_sha256 if magnitude else b"",
-            profile=descriptor.profile,
-            key_id=descriptor.key_id,
-            manifest=self.deployment.manifest,
-            rule=config.rule,
-            statistics_tensors=self.deployment.request.tensors if self.deployment.request else (),
-            base_round=outcome.base_round,
-            max_sample_count=config.max_sample_count,
-            count_unit=self._count_unit(outcome.base_round),
-            payload_bytes=1,
-        )
+        draft = draft_plan(self.deployment, outcome, mask_sha256, self._rounds, self._plans)
         job = RoundJob(
             plan=draft,
-            federation_id=descriptor.federation_id,
+            federation_id=self.deployment.descriptor.federation_id,
             mask_path=self.spool.mask(draft.mask_sha256) if draft.mask_sha256 else None,
         )
         plan = replace(draft, payload_bytes=await self.workers.run(payload_bytes, job))
@@ -276,19 +271,6 @@ class Coordinator:
         self._plans[plan.round], self._rounds[plan.round] = plan, announced
         self._announce_state(announced)
 
-    def _count_unit(self, base_round: int) -> int:
-        """The sample count that stands for weight 1 where clients weigh their own values; else 0.
-
-        The largest count of an update that the base round summed is the tightest that changes no weight; one
-        far above all counts would cost bits. Before anybody has said how many samples it has, the aggregator
-        weighs, as far as small integers can.
-        """
-        if not self.deployment.profile.quantised or not base_round:
-            return 0
-        base = self._rounds[base_round]
-        counted = [a.sample_count for a, w in zip(base.accepted, base.weights, strict=True) if w]
-        return min(self.deployment.config.max_sample_count, max(counted))
-
     def _announce_state(self, round_: Round) -> None:
         fields: dict[str, object] = {"round": round_.number, "state": round_.state.name}
         if round_.abort_code is not None:
@@ -297,8 +279,7 @@ class Coordinator:
             fields["traffic"] = self.observer.traffic()
         self.observer.emit("state", **fields)
         if round_.state is RoundState.DECIDED:
-            weights = {a.client: w for a, w in zip(round_.accepted, round_.weights, strict=True)}
-            self.observer.emit("decided", round=round_.number, weights=weights)
+            self.observer.emit("decided", round=round_.number, **decision(round_))
 
     def _perform(self, effect: Effect, round_: Round) -> None:
         config = self.deployment.config
@@ -309,6 +290,8 @@ class Coordinator:
                 self._start_deadline(round_, config.ballot_timeout_s)
             case Effect.AWAIT_CONFIRMATIONS:
                 self._start_deadline(round_, config.confirm_timeout_s)
+            case Effect.SCREEN:
+                self._run_stage(self._stages.screen, round_)
             case Effect.SCORE:
                 self._run_stage(self._stages.score, round_)
             case Effect.SETTLE:
@@ -362,7 +345,7 @@ class Coordinator:
         number, stage = round_.number, round_.state
         code = error.code if isinstance(error, SecaggError) else Code.INTERNAL
         _log.error("round %d can't go on from %s", number, stage.name, exc_info=error)
-        if stage in (RoundState.SEALED, RoundState.SCORED, RoundState.DECIDED):
+        if stage in ABORTABLE:
 
             async def abort(_: Round) -> None:
                 await self.apply(number, Failed(code=code))

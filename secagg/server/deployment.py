@@ -19,6 +19,7 @@ from secagg.model_file import load_model
 from secagg.plan import ProtectionMode
 from secagg.rule import Rule, RuleLoader, StatisticsRequest
 from secagg.server.spool import digest_of
+from secagg.suitability import check_request
 from secagg.update import Manifest
 
 GRANTS_FOLDER = "grants"
@@ -74,7 +75,7 @@ class Deployment:
         model = load_model(directory / INITIAL_MODEL_FILE)
         manifest = Manifest.of(model)
         rule = rules(config.rule)
-        request = rule.request(manifest)
+        request = check_request(config, manifest, rule)
         deployment = cls(
             directory=directory,
             config=config,
@@ -100,6 +101,13 @@ class Deployment:
     def hides(self) -> bool:
         """True if updates carry ciphertexts."""
         return self.config.protection.mode is not ProtectionMode.PLAIN
+
+    @property
+    def divisor(self) -> int:
+        """What sums of differences are divided by, 0 if models travel; half of the headroom is left for steps that are
+        longer than the mean's."""
+        differences = self.request is not None and not self.request.models
+        return self.profile.weight_total // 2 if differences else 0
 
     def grant_path(self, client: str) -> Path:
         """Where a client's sealed copy of the secret key lies; the name is one a certificate may carry."""

@@ -58,6 +58,8 @@ class Downloads:
         if kind == pb.ARTIFACT_KIND_MASK and plan.mask_sha256:
             return spool.mask(plan.mask_sha256)
         # A file that is there but not in the journal yet does not exist for anyone.
+        if kind == pb.ARTIFACT_KIND_SCREENING and round_.screening_sha256:
+            return spool.screening(number)
         if kind == pb.ARTIFACT_KIND_STATISTICS and round_.statistics_sha256:
             return spool.statistics(number)
         if kind == pb.ARTIFACT_KIND_AGGREGATE and round_.aggregate_sha256:

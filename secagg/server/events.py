@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from secagg.errors import Code
 from secagg.plan import RoundState
+from secagg.rule import Reason, Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,10 +18,12 @@ class Terms:
     Args:
         min_clients: fewest accepted updates, and fewest ballots, a round goes on with; ≥ 1.
         ballots: whether the rule needs the clients' ballots.
+        screens: whether the rule screens updates before their other statistics are released.
     """
 
     min_clients: int
     ballots: bool
+    screens: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +39,15 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vote:
-    """One contributor's ballot: one weight per accepted update, in order of acceptance.
+    """One contributor's ballot on a stage: one weight and one ``Reason`` per update that the stage is about.
 
     ``signature`` is the client's over the canonical ballot; it is kept, and plays no part in equality.
     """
 
     client: str
+    stage: Stage
     weights: tuple[float, ...]
+    reasons: tuple[int, ...]
     signature: bytes = field(default=b"", compare=False)
 
 
@@ -60,6 +65,9 @@ class Round:
 
     Args:
         accepted: in order of acceptance; final from SEALED on.
+        screening_sha256: digest of the screening artifact from SCREENED on; empty if the rule does not screen.
+        reasons: why each accepted update does not count (``Reason``; KEPT where it does), from CLEARED on as far as it
+            is known.
         statistics_sha256: digest of the statistics artifact from SCORED on; empty if the rule needs none.
         weights: one integer per accepted update from DECIDED on.
         aggregate_sha256: digest of the aggregate artifact from AGGREGATED on.
@@ -70,6 +78,8 @@ class Round:
     number: int
     state: RoundState = RoundState.ANNOUNCED
     accepted: tuple[Acceptance, ...] = ()
+    screening_sha256: bytes = b""
+    reasons: tuple[int, ...] = ()
     statistics_sha256: bytes = b""
     votes: tuple[Vote, ...] = ()
     weights: tuple[int, ...] = ()
@@ -84,9 +94,39 @@ class Round:
         return frozenset(acceptance.client for acceptance in self.accepted)
 
     @property
-    def voters(self) -> frozenset[str]:
-        """Names of the clients whose ballot is in."""
-        return frozenset(vote.client for vote in self.votes)
+    def stage(self) -> Stage | None:
+        """What ballots are awaited on now."""
+        stages = {RoundState.SCREENED: Stage.SCREENING, RoundState.SCORED: Stage.STATISTICS}
+        return stages.get(self.state)
+
+    @property
+    def kept(self) -> tuple[Acceptance, ...]:
+        """The accepted updates that were not screened out, in order of acceptance."""
+        reasons = self.reasons or (Reason.KEPT,) * len(self.accepted)
+        return tuple(a for a, r in zip(self.accepted, reasons, strict=True) if r == Reason.KEPT)
+
+    def judged(self, stage: Stage) -> tuple[Acceptance, ...]:
+        """The updates that a stage is about; their clients are the ones asked."""
+        return self.accepted if stage is Stage.SCREENING else self.kept
+
+    def ballots(self, stage: Stage) -> tuple[Vote, ...]:
+        """The ballots on a stage, in order of arrival."""
+        return tuple(vote for vote in self.votes if vote.stage is stage)
+
+    def awaited(self, client: str) -> bool:
+        """True if this client's ballot on the present stage is still to come."""
+        stage = self.stage
+        return (
+            stage is not None
+            and any(a.client == client for a in self.judged(stage))
+            and all(vote.client != client for vote in self.ballots(stage))
+        )
+
+    @property
+    def all_voted(self) -> bool:
+        """True if nobody's ballot on the present stage is awaited any more."""
+        stage = self.stage
+        return stage is not None and not any(self.awaited(a.client) for a in self.judged(stage))
 
     @property
     def confirmed(self) -> dict[str, bytes]:
@@ -115,6 +155,20 @@ class DeadlinePassed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Screened:
+    """The screening artifact is complete in the spool."""
+
+    screening_sha256: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleared:
+    """It is settled who gets the other statistics released: a ``Reason`` per accepted update."""
+
+    reasons: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
     """The statistics artifact is complete in the spool; empty digest if the rule needs none."""
 
@@ -130,9 +184,10 @@ class BallotCast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """The rule has settled: one integer ≥ 0 per accepted update, with a positive sum."""
+    """The rule has settled: one integer ≥ 0 per accepted update, with a positive sum, and a ``Reason`` each."""
 
     weights: tuple[int, ...]
+    reasons: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +223,8 @@ Event = (
     UploadBegun
     | UploadAccepted
     | DeadlinePassed
+    | Screened
+    | Cleared
     | Scored
     | BallotCast
     | Decided

@@ -25,7 +25,7 @@ MAX_MESSAGE_BYTES = MAX_CHUNK_BYTES + 256 * 1024
 """Largest message that is received at all: a chunk with what stands around it."""
 REQUEST_BYTES = 1024
 _STREAMS = ("Download", "SendChunks")
-_LONGER_REQUESTS = {"CreateUpload": MAX_HEADER_BYTES + 1024, "SubmitBallot": 8 * MAX_BALLOT_WEIGHTS + 1024}
+_LONGER_REQUESTS = {"CreateUpload": MAX_HEADER_BYTES + 1024, "SubmitBallot": 9 * MAX_BALLOT_WEIGHTS + 1024}
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
 
 from secagg.errors import Code, ServerError
 from secagg.plan import RoundState
+from secagg.rule import Stage
 from secagg.server.events import Acceptance, Confirmation, Round, Vote
 
-FORMAT_VERSION = 2
-
-P = ParamSpec("P")
-T = TypeVar("T")
+FORMAT_VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -27,6 +22,8 @@ CREATE TABLE rounds (
     number INTEGER PRIMARY KEY,
     state INTEGER NOT NULL,
     plan BLOB NOT NULL,
+    screening_sha256 BLOB NOT NULL,
+    reasons TEXT NOT NULL,
     statistics_sha256 BLOB NOT NULL,
     weights TEXT NOT NULL,
     aggregate_sha256 BLOB NOT NULL,
@@ -48,9 +45,11 @@ CREATE TABLE ballots (
     round INTEGER NOT NULL REFERENCES rounds (number),
     position INTEGER NOT NULL,
     client TEXT NOT NULL,
+    stage INTEGER NOT NULL,
     weights TEXT NOT NULL,
+    reasons TEXT NOT NULL,
     signature BLOB NOT NULL,
-    PRIMARY KEY (round, client),
+    PRIMARY KEY (round, client, stage),
     UNIQUE (round, position)
 ) WITHOUT ROWID;
 CREATE TABLE confirmations (
@@ -171,8 +170,8 @@ class Journal:
         """Commits a new round."""
         with self._transaction():
             self._db.execute(
-                "INSERT INTO rounds VALUES (?, ?, ?, ?, '[]', ?, NULL)",
-                (round_.number, int(round_.state), plan, b"", b""),
+                "INSERT INTO rounds VALUES (?, ?, ?, ?, '[]', ?, '[]', ?, NULL)",
+                (round_.number, int(round_.state), plan, b"", b"", b""),
             )
 
     def record(
@@ -194,10 +193,12 @@ class Journal:
             self._append("confirmations", before.confirmations, after.confirmations, after.number)
             self._append("masks", before.masks, after.masks, after.number)
             self._db.execute(
-                "UPDATE rounds SET state = ?, statistics_sha256 = ?, weights = ?, aggregate_sha256 = ?,"
-                " abort_code = ? WHERE number = ?",
+                "UPDATE rounds SET state = ?, screening_sha256 = ?, reasons = ?, statistics_sha256 = ?,"
+                " weights = ?, aggregate_sha256 = ?, abort_code = ? WHERE number = ?",
                 (
                     int(after.state),
+                    after.screening_sha256,
+                    json.dumps(after.reasons),
                     after.statistics_sha256,
                     json.dumps(after.weights),
                     after.aggregate_sha256,
@@ -209,8 +210,8 @@ class Journal:
     def rounds(self) -> list[JournalledRound]:
         """All rounds ever held, in order."""
         rows = self._db.execute(
-            "SELECT number, state, plan, statistics_sha256, weights, aggregate_sha256, abort_code"
-            " FROM rounds ORDER BY number"
+            "SELECT number, state, plan, screening_sha256, reasons, statistics_sha256, weights,"
+            " aggregate_sha256, abort_code FROM rounds ORDER BY number"
         ).fetchall()
         return [JournalledRound(plan=row[2], round=self._round(row)) for row in rows]
 
@@ -294,8 +295,8 @@ class Journal:
             marks = ", ".join("?" * (2 + len(columns)))
             self._db.execute(f"INSERT INTO {table} VALUES ({marks})", (number, position, *columns))  # noqa: S608
 
-    def _round(self, row: tuple[int, int, bytes, bytes, str, bytes, str | None]) -> Round:
-        number, state, _, statistics, weights, aggregate, abort_code = row
+    def _round(self, row: tuple[int, int, bytes, bytes, str, bytes, str, bytes, str | None]) -> Round:
+        number, state, _, screening, reasons, statistics, weights, aggregate, abort_code = row
         return Round(
             number=number,
             state=RoundState(state),
@@ -311,11 +312,19 @@ class Journal:
                     "SELECT client, update_id, sample_count, content_sha256, scales FROM acceptances", number
                 )
             ),
+            screening_sha256=screening,
+            reasons=tuple(json.loads(reasons)),
             statistics_sha256=statistics,
             votes=tuple(
-                Vote(client=client, weights=tuple(json.loads(text)), signature=signature)
-                for client, text, signature in self._entries(
-                    "SELECT client, weights, signature FROM ballots", number
+                Vote(
+                    client=client,
+                    stage=Stage(stage),
+                    weights=tuple(json.loads(cast)),
+                    reasons=tuple(json.loads(why)),
+                    signature=signature,
+                )
+                for client, stage, cast, why, signature in self._entries(
+                    "SELECT client, stage, weights, reasons, signature FROM ballots", number
                 )
             ),
             weights=tuple(json.loads(weights)),
@@ -358,31 +367,14 @@ def _columns(entry: Acceptance | Vote | Confirmation | bytes) -> tuple[object, .
             )
         case Vote():
             # JSON keeps a double's shortest exact form, so what is read back is the same number.
-            return (entry.client, json.dumps(entry.weights), entry.signature)
+            return (
+                entry.client,
+                int(entry.stage),
+                json.dumps(entry.weights),
+                json.dumps(entry.reasons),
+                entry.signature,
+            )
         case Confirmation():
             return (entry.client, entry.next_mask_sha256)
         case bytes():
             return (entry,)
-
-
-class JournalThread:
-    """Runs a journal's methods in one thread of their own, in the order they were called.
-
-    A sync can take long while large payloads are being written back; the event loop must not wait for it.
-    """
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="journal")
-
-    async def call(
-        self, method: Callable[Concatenate[Journal, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """``method(journal, …)``; when it returns, what it wrote is on disk."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, lambda: method(self._journal, *args, **kwargs))
-
-    def close(self) -> None:
-        """Waits for what was called and closes the journal."""
-        self._executor.shutdown(wait=True)
-        self._journal.close()

@@ -1,7 +1,8 @@
 """The round as a pure state machine: (round, event) -> (round, effects); no clock, no disk, no network.
 
-    ANNOUNCED → COLLECTING → SEALED → SCORED → DECIDED → AGGREGATED → CLOSED
-                     └──────────┴────────┴────────┴──→ ABORTED
+    ANNOUNCED → COLLECTING → SEALED ─────────────────────→ SCORED → DECIDED → AGGREGATED → CLOSED
+                     │          ├─→ SCREENED → CLEARED ──────┤         │
+                     └──────────┴──────┴──────────┴──────────┴─────────┴──→ ABORTED
 
 Whoever drives it writes the new round to the journal first, then acts on the effects. ``pending``
 gives the effects of a round as it was read back after a restart.
@@ -14,9 +15,11 @@ from enum import Enum, auto
 
 from secagg.errors import Code, RoundError
 from secagg.plan import RoundState
+from secagg.rule import Reason
 from secagg.server.events import (
     Aggregated,
     BallotCast,
+    Cleared,
     Confirmed,
     DeadlinePassed,
     Decided,
@@ -25,17 +28,28 @@ from secagg.server.events import (
     MaskArrived,
     Round,
     Scored,
+    Screened,
     Terms,
     UploadAccepted,
     UploadBegun,
     ranked_masks,
 )
 
+ABORTABLE = (
+    RoundState.SEALED,
+    RoundState.SCREENED,
+    RoundState.CLEARED,
+    RoundState.SCORED,
+    RoundState.DECIDED,
+)
+"""States in which the server itself can fail to go on."""
+
 
 class Effect(Enum):
     """What whoever drives the machine must do next."""
 
     AWAIT_UPLOADS = auto()
+    SCREEN = auto()
     SCORE = auto()
     AWAIT_BALLOTS = auto()
     SETTLE = auto()
@@ -56,9 +70,9 @@ def step(round_: Round, event: Event, terms: Terms) -> tuple[Round, tuple[Effect
     if after.state is not round_.state:
         return after, pending(after, terms)
     decided_now = isinstance(event, DeadlinePassed) or (
-        isinstance(event, BallotCast) and after is not round_ and _all_voted(after)
+        isinstance(event, BallotCast) and after is not round_ and after.all_voted
     )
-    if after.state is RoundState.SCORED and decided_now:
+    if after.stage is not None and decided_now:
         return after, (Effect.SETTLE,)
     if after.state is RoundState.COLLECTING and after.accepted and not round_.accepted:
         return after, pending(after, terms)
@@ -74,9 +88,11 @@ def pending(round_: Round, terms: Terms) -> tuple[Effect, ...]:
             # An announcement costs nothing; only an accepted update may run the others' clock.
             return (Effect.AWAIT_UPLOADS,) if round_.accepted else ()
         case RoundState.SEALED:
+            return (Effect.SCREEN if terms.screens else Effect.SCORE,)
+        case RoundState.CLEARED:
             return (Effect.SCORE,)
-        case RoundState.SCORED:
-            waiting = terms.ballots and not _all_voted(round_)
+        case RoundState.SCREENED | RoundState.SCORED:
+            waiting = terms.ballots and not round_.all_voted
             return (Effect.AWAIT_BALLOTS if waiting else Effect.SETTLE,)
         case RoundState.DECIDED:
             return (Effect.AGGREGATE,)
@@ -94,8 +110,15 @@ def _apply(round_: Round, event: Event, terms: Terms) -> Round:
             return _accept(round_, event, terms)
         case DeadlinePassed():
             return _expire(round_, event, terms)
-        case Scored():
+        case Screened():
             _require(round_, event, RoundState.SEALED)
+            if not terms.screens or not event.screening_sha256:
+                raise _misfit(round_, event, "the rule does not screen, or the artifact has no digest")
+            return replace(round_, state=RoundState.SCREENED, screening_sha256=event.screening_sha256)
+        case Cleared():
+            return _clear(round_, event, terms)
+        case Scored():
+            _require(round_, event, RoundState.CLEARED if terms.screens else RoundState.SEALED)
             if terms.ballots != bool(event.statistics_sha256):
                 raise _misfit(round_, event, "statistics and the rule's need of them disagree")
             return replace(round_, state=RoundState.SCORED, statistics_sha256=event.statistics_sha256)
@@ -111,7 +134,7 @@ def _apply(round_: Round, event: Event, terms: Terms) -> Round:
         case MaskArrived():
             return _take_mask(round_, event)
         case Failed():
-            _require(round_, event, RoundState.SEALED, RoundState.SCORED, RoundState.DECIDED)
+            _require(round_, event, *ABORTABLE)
             return replace(round_, state=RoundState.ABORTED, abort_code=event.code)
 
 
@@ -141,7 +164,7 @@ def _accept(round_: Round, event: UploadAccepted, terms: Terms) -> Round:
 
 
 def _expire(round_: Round, event: DeadlinePassed, terms: Terms) -> Round:
-    waits = (RoundState.COLLECTING, RoundState.SCORED, RoundState.AGGREGATED)
+    waits = (RoundState.COLLECTING, RoundState.SCREENED, RoundState.SCORED, RoundState.AGGREGATED)
     if event.state is not round_.state or event.state not in waits:
         raise _misfit(round_, event, f"the deadline belongs to {event.state.name}")
     if round_.state is RoundState.AGGREGATED:
@@ -150,15 +173,23 @@ def _expire(round_: Round, event: DeadlinePassed, terms: Terms) -> Round:
         if len(round_.accepted) >= terms.min_clients:
             return replace(round_, state=RoundState.SEALED)
         return replace(round_, state=RoundState.ABORTED, abort_code=Code.NOT_ENOUGH_CLIENTS)
-    if terms.ballots and len(round_.votes) < terms.min_clients:
+    if _too_few_ballots(round_, terms):
         return replace(round_, state=RoundState.ABORTED, abort_code=Code.NO_DECISION)
     return round_
+
+
+def _too_few_ballots(round_: Round, terms: Terms) -> bool:
+    """Fewer than ``min_clients``, or than there are clients to ask."""
+    stage = round_.stage
+    if stage is None or not terms.ballots:
+        return False
+    return len(round_.ballots(stage)) < min(terms.min_clients, len(round_.judged(stage)))
 
 
 def _vote(round_: Round, event: BallotCast, terms: Terms) -> Round:
     vote = event.vote
     _require_contributor(round_, vote.client)
-    for earlier in round_.votes:
+    for earlier in round_.ballots(vote.stage):
         if earlier.client == vote.client:
             if earlier == vote:
                 return round_
@@ -168,27 +199,51 @@ def _vote(round_: Round, event: BallotCast, terms: Terms) -> Round:
                 round=round_.number,
                 client=vote.client,
             )
-    _require(round_, event, RoundState.SCORED)
     if not terms.ballots:
         raise _misfit(round_, event, "the rule needs no ballots")
-    if len(vote.weights) != len(round_.accepted) or not all(0.0 <= w <= 1.0 for w in vote.weights):
+    if round_.stage is not vote.stage:
+        raise _misfit(round_, event, f"no ballots on {vote.stage.name} are awaited")
+    judged = round_.judged(vote.stage)
+    if vote.client not in {acceptance.client for acceptance in judged}:
+        raise RoundError(
+            Code.NOT_A_CONTRIBUTOR,
+            f"the update of {vote.client!r} was screened out of round {round_.number}",
+            round=round_.number,
+            client=vote.client,
+        )
+    sized = len(vote.weights) == len(vote.reasons) == len(judged)
+    if not sized or not all(0.0 <= w <= 1.0 for w in vote.weights):
         raise RoundError(
             Code.BALLOT_INVALID,
-            f"a ballot of round {round_.number} has {len(round_.accepted)} weights, each in [0, 1]",
+            f"a ballot on round {round_.number} has {len(judged)} weights in [0, 1] and as many reasons",
             round=round_.number,
             client=vote.client,
         )
     return replace(round_, votes=(*round_.votes, vote))
 
 
+def _clear(round_: Round, event: Cleared, terms: Terms) -> Round:
+    _require(round_, event, RoundState.SCREENED)
+    if _too_few_ballots(round_, terms):
+        raise _misfit(round_, event, "too few ballots are in")
+    reasons = event.reasons
+    if len(reasons) != len(round_.accepted) or Reason.KEPT not in reasons:
+        raise _misfit(round_, event, "there must be one reason per update, and one of them kept")
+    return replace(round_, state=RoundState.CLEARED, reasons=reasons)
+
+
 def _decide(round_: Round, event: Decided, terms: Terms) -> Round:
     _require(round_, event, RoundState.SCORED)
-    if terms.ballots and len(round_.votes) < min(terms.min_clients, len(round_.accepted)):
+    if _too_few_ballots(round_, terms):
         raise _misfit(round_, event, "too few ballots are in")
-    weights = event.weights
-    if len(weights) != len(round_.accepted) or min(weights) < 0 or sum(weights) < 1:
+    weights, reasons = event.weights, event.reasons
+    count = len(round_.accepted)
+    if not len(weights) == len(reasons) == count or min(weights) < 0 or sum(weights) < 1:
         raise _misfit(round_, event, "weights must be one integer ≥ 0 per update with a positive sum")
-    return replace(round_, state=RoundState.DECIDED, weights=weights)
+    known = round_.reasons or (Reason.KEPT,) * count
+    if any(w and r for w, r in zip(weights, known, strict=True)):
+        raise _misfit(round_, event, "an update that was screened out has a weight")
+    return replace(round_, state=RoundState.DECIDED, weights=weights, reasons=reasons)
 
 
 def _confirm(round_: Round, event: Confirmed) -> Round:
@@ -224,10 +279,6 @@ def _closed_if_complete(round_: Round) -> Round:
         if not ranked or ranked[0] in round_.masks:
             return replace(round_, state=RoundState.CLOSED)
     return round_
-
-
-def _all_voted(round_: Round) -> bool:
-    return round_.contributors <= round_.voters
 
 
 def _require(round_: Round, event: Event, *states: RoundState) -> None:

@@ -10,6 +10,9 @@ import time
 from collections import defaultdict
 from typing import TextIO
 
+from secagg.rule import Reason
+from secagg.server.events import Round
+
 MAX_WAITING_LINES = 100_000
 FLUSH_S = 2.0
 
@@ -73,3 +76,12 @@ class Observer:
             except OSError as error:
                 _log.warning("events can't be written any more: %s", error.strerror)
                 return
+
+
+def decision(round_: Round) -> dict[str, object]:
+    """A settled round's weights and, for those that have none, why: client -> weight, client -> reason."""
+    reasons = zip(round_.accepted, round_.reasons or (Reason.KEPT,) * len(round_.accepted), strict=True)
+    return {
+        "weights": {a.client: w for a, w in zip(round_.accepted, round_.weights, strict=True)},
+        "reasons": {a.client: Reason(r).name.lower() for a, r in reasons if r != Reason.KEPT},
+    }

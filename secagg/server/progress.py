@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from secagg.errors import Code
-from secagg.plan import RoundState
+from secagg.plan import RoundPlan, RoundState
+from secagg.rule import StatisticsRequest
 from secagg.server.events import Round
 
 
@@ -44,3 +45,25 @@ def what_follows(history: Sequence[Round], *, rounds: int, max_aborted: int) -> 
         return End(rounds_closed=len(closed), last_aggregate_round=last, reason=reason)
     number = history[-1].number + 1 if history else 1
     return Announce(number=number, base_round=last)
+
+
+def still_needed(
+    base_round: int, plans: Mapping[int, RoundPlan], request: StatisticsRequest | None
+) -> set[int]:
+    """The rounds whose aggregates the next round, or who joins it, may ask for.
+
+    The base model's; what it adds to, and so on, where aggregates do not add up from the first round on; and that of
+    the model before, if updates are compared with it.
+
+    Args:
+        base_round: of the next round; 0 for the initial model.
+        plans: of all rounds so far.
+        request: what the rule needs to see.
+    """
+    earlier = plans[base_round].base_round if base_round and request and request.references > 1 else 0
+    needed: set[int] = set()
+    for number in (base_round, earlier):
+        while number and number not in needed:
+            needed.add(number)
+            number = plans[number].since if plans[number].divisor else 0
+    return needed

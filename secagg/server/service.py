@@ -14,6 +14,7 @@ from secagg.custody.trust import Peer
 from secagg.envelope import Ballot, Domain, verify
 from secagg.errors import Code, RoundError
 from secagg.plan import DIGEST_BYTES, RoundState, Significance
+from secagg.rule import Stage
 from secagg.server.coordinator import Coordinator
 from secagg.server.downloads import Downloads
 from secagg.server.events import BallotCast, Confirmation, Confirmed, Round, Vote
@@ -105,12 +106,7 @@ class AggregatorService(AggregatorServiceServicer):
         return pb.AwaitRoundResponse(
             state=pb.RoundState.ValueType(round_.state),
             contributor=contributor,
-            ballot_wanted=(
-                contributor
-                and self._coordinator.terms.ballots
-                and round_.state is RoundState.SCORED
-                and peer.name not in round_.voters
-            ),
+            ballot_wanted=(self._coordinator.terms.ballots and round_.awaited(peer.name)),
             abort_code=round_.abort_code.value if round_.abort_code else "",
         )
 
@@ -171,16 +167,22 @@ class AggregatorService(AggregatorServiceServicer):
         """Takes a contributor's ballot."""
         peer = self._caller(context)
         round_ = self._contributed(request.round, peer)
-        if round_.state < RoundState.SCORED:
+        if round_.state < RoundState.SCREENED:
             raise RoundError(
                 Code.STATE_INVALID,
-                f"round {round_.number} is {round_.state.name}; it takes ballots once it is SCORED",
+                f"round {round_.number} is {round_.state.name}; it takes ballots once it is SCREENED or SCORED",
                 round=round_.number,
             )
         verify(peer.signing_public_key, Domain.BALLOT, request.ballot, request.signature)
         ballot = Ballot.from_bytes(request.ballot)
         self._check_ballot(ballot, round_, peer)
-        vote = Vote(client=peer.name, weights=tuple(ballot.weights.tolist()), signature=request.signature)
+        vote = Vote(
+            client=peer.name,
+            stage=ballot.stage,
+            weights=tuple(ballot.answer.weights.tolist()),
+            reasons=tuple(ballot.answer.reasons.tolist()),
+            signature=request.signature,
+        )
         await self._coordinator.apply(round_.number, BallotCast(vote=vote))
         return pb.SubmitBallotResponse()
 
@@ -218,8 +220,12 @@ class AggregatorService(AggregatorServiceServicer):
             ("federation", ballot.federation_id, self._coordinator.deployment.descriptor.federation_id),
             ("round", ballot.round, round_.number),
             ("client", ballot.client, peer.name),
-            ("statistics digest", ballot.statistics_sha256, round_.statistics_sha256),
-            ("number of weights", ballot.weights.size, len(round_.accepted)),
+            (
+                "statistics digest",
+                ballot.statistics_sha256,
+                round_.screening_sha256 if ballot.stage is Stage.SCREENING else round_.statistics_sha256,
+            ),
+            ("number of weights", ballot.answer.weights.size, len(round_.judged(ballot.stage))),
         )
         for name, found, due in expected:
             if found != due:

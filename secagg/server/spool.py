@@ -2,7 +2,10 @@
 
     partial/UPLOAD_ID        a payload as far as it has arrived; its length is what is committed
     updates/ROUND/UPDATE_ID  an accepted update
+    screening/ROUND          what a round is screened by
     statistics/ROUND         released statistics
+    history/CLIENT           the sum of a client's updates, under rules that look at it
+    histories/ROUND/CLIENT   the same with the updates of a round that has not ended
     aggregates/ROUND         aggregates
     masks/SHA256             masks of plans and proposals
     scratch/…                what a worker process is writing
@@ -23,7 +26,17 @@ from pathlib import Path
 from secagg.errors import Code, ServerError, TransferError
 from secagg.server.disk import write_at
 
-_FOLDERS = ("partial", "updates", "statistics", "aggregates", "masks", "scratch")
+_FOLDERS = (
+    "partial",
+    "updates",
+    "screening",
+    "statistics",
+    "history",
+    "histories",
+    "aggregates",
+    "masks",
+    "scratch",
+)
 
 
 class Spool:
@@ -50,6 +63,25 @@ class Spool:
     def statistics(self, round_number: int) -> Path:
         """Where a round's released statistics lie."""
         return self.root / "statistics" / str(round_number)
+
+    def screening(self, round_number: int) -> Path:
+        """Where the statistics lie that a round is screened by."""
+        return self.root / "screening" / str(round_number)
+
+    def history(self, client: str) -> Path:
+        """Where the sum of a client's updates of ended rounds lies; the name is one a certificate may carry."""
+        return self.root / "history" / client
+
+    def upcoming_history(self, round_number: int, client: str) -> Path:
+        """Where the same lies with the client's update of a round."""
+        return self.root / "histories" / str(round_number) / client
+
+    def keep_histories(self, round_number: int) -> None:
+        """Makes a round's upcoming histories the histories; can be repeated."""
+        folder = self.root / "histories" / str(round_number)
+        if folder.exists():
+            for path in folder.iterdir():
+                path.replace(self.root / "history" / path.name)
 
     def aggregate(self, round_number: int) -> Path:
         """Where a round's aggregate lies."""
@@ -150,10 +182,12 @@ class Spool:
         """Deletes what an ended round leaves behind, but for these aggregates and masks."""
         for path in (self.root / "scratch").iterdir():
             path.unlink(missing_ok=True)
-        folder = self.root / "updates" / str(ended_round)
-        if folder.exists():
-            shutil.rmtree(folder)
+        for name in ("updates", "histories"):
+            folder = self.root / name / str(ended_round)
+            if folder.exists():
+                shutil.rmtree(folder)
         self.drop(self.statistics(ended_round))
+        self.drop(self.screening(ended_round))
         kept = {str(number) for number in keep_aggregates}
         for path in (self.root / "aggregates").iterdir():
             if path.name not in kept:

@@ -6,30 +6,45 @@ moment can so never touch what a restarted server has published.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from secagg.aggregate import Shares, WeightedUpdates, lay_out, write_sums
+from secagg.aggregate import (
+    Additions,
+    AggregateFile,
+    Shares,
+    WeightedUpdates,
+    lay_out,
+    write_aggregate,
+    write_sums,
+)
 from secagg.ckks.keys import PublicKey
 from secagg.ckks.profiles import profile
 from secagg.errors import Code, ServerError, UpdateError
 from secagg.model_file import load_model
 from secagg.payload import UpdateFile
 from secagg.plan import RoundPlan
-from secagg.release import (
-    AggregateReference,
-    PlainReference,
-    Quantity,
-    assemble_statistics,
-    release_update,
-)
-from secagg.rule import StatisticsRequest
+from secagg.rule import CoordinateRule
 from secagg.scales import Scales
 from secagg.selection import Layout, Mask, derive_mask
 from secagg.selection.mask import entries_to_hide
 from secagg.server.spool import digest_of
+from secagg.statistics.form import Front, Pair, drawn_of
+from secagg.statistics.release import (
+    Reference,
+    Rows,
+    assemble_statistics,
+    pair_products,
+    release_update,
+)
+from secagg.statistics.release import release_tile as release_pairs
+from secagg.update import Manifest
+
+_HISTORY_ROUND = 1
+"""What a sum over rounds, which belongs to none of them, carries in a round's place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,16 +62,18 @@ class RoundJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReferenceJob:
-    """The model a round starts from: the initial one, or the aggregate of ``base``.
+class ModelJob:
+    """An earlier model: the initial one, the aggregate of ``base``, or both added up.
 
     Args:
-        path: the model file, or the aggregate artifact.
-        base: the round of that aggregate; None for the initial model.
+        initial: the initial model's file; None if the aggregate alone is the model.
+        aggregate: the aggregate artifact; None if the initial model alone is the model.
+        base: the round of that aggregate.
     """
 
-    path: Path
-    base: RoundJob | None
+    initial: Path | None = None
+    aggregate: Path | None = None
+    base: RoundJob | None = None
 
 
 def payload_bytes(job: RoundJob) -> int:
@@ -72,7 +89,7 @@ def check_update(job: RoundJob, path: Path, content_sha256: bytes) -> None:
         CiphertextError: CIPHERTEXT_MALFORMED.
     """
     _check_digest(path, content_sha256)
-    UpdateFile(path=path, layout=_layout(job), profile=profile(job.plan.profile)).check()
+    _update(job, path).check()
 
 
 def check_mask(path: Path, size: int, ratio: float, content_sha256: bytes) -> None:
@@ -91,55 +108,123 @@ def check_mask(path: Path, size: int, ratio: float, content_sha256: bytes) -> No
         )
 
 
-def release(
-    job: RoundJob,
-    out: Path,
-    update: Path,
-    request: StatisticsRequest,
-    reference: ReferenceJob,
-    public_key: bytes,
-) -> None:
-    """Writes one update's entries of the statistics.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseJob:
+    """A statistics artifact as workers need to know it.
 
     Args:
+        round: whose.
+        front: what precedes its entries.
+        paths: of the updates, in the order of the front's ids.
+        references: g and g', as far as they are compared with.
         public_key: of the CKKS key pair; what is released is re-randomised under it.
     """
-    layout = _layout(job)
-    released = release_update(
-        update,
-        layout=layout,
-        profile=profile(job.plan.profile),
-        public_key=PublicKey.from_bytes(public_key) if any(layout.hidden_counts) else None,
-        squared_norms=request.squared_norms,
-        reference=_reference(job, reference) if request.reference_dots else None,
+
+    round: RoundJob
+    front: Front
+    paths: tuple[Path, ...]
+    references: tuple[ModelJob, ...]
+    public_key: bytes
+
+
+def drawn(job: RoundJob, sample: float) -> tuple[int, ...]:
+    """Of each product block, how many ciphertexts products of pairs run over."""
+    return drawn_of(_layout(job), profile(job.plan.profile), sample)
+
+
+def release_single(job: ReleaseJob, out: Path, row: int) -> None:
+    """Writes one update's own entries of the statistics."""
+    out.write_bytes(
+        release_update(
+            _update(job.round, job.paths[row]),
+            quantities=job.front.quantities,
+            references=[_reference(model, job.round.plan.profile) for model in job.references],
+            seed=job.front.seed,
+            public_key=_public_key(job),
+        )
     )
-    out.write_bytes(released)
 
 
-def assemble(
-    job: RoundJob,
-    out: Path,
-    update_ids: Sequence[bytes],
-    released: Sequence[Path],
-    request: StatisticsRequest,
-) -> bytes:
-    """Writes the round's statistics artifact from what ``release`` wrote for each update.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileJob:
+    """Some pairs of rows of a statistics artifact.
 
     Args:
-        update_ids: in order of acceptance; ``released`` likewise.
+        release: the artifact.
+        tile: the pairs.
+        histories: each row's sum of updates, if they are the rows; empty if the updates are.
+    """
+
+    release: ReleaseJob
+    tile: tuple[Pair, ...]
+    histories: tuple[Path, ...] = ()
+
+
+def multiply_tile(job: TileJob, out: Path, part: int, parts: int) -> None:
+    """Writes the hidden part of a tile's products over one of several equal parts of the ciphertexts."""
+    rows, front = _rows(job), job.release.front
+    sums = [
+        pair_products(rows, job.tile, front, block, part, parts) if rows.layout.hidden_counts[block] else []
+        for block in rows.layout.product_blocks
+    ]
+    out.write_bytes(pickle.dumps(sums))
+
+
+def release_tile(job: TileJob, out: Path, parts: Sequence[Path]) -> None:
+    """Writes a tile's entries of the statistics from what ``multiply_tile`` has written for each part."""
+    # These files are this server's own, written moments ago: nothing from the network is unpickled.
+    sums = [pickle.loads(path.read_bytes()) for path in parts]  # noqa: S301
+    hidden = [[part[place] for part in sums if part[place]] for place in range(len(sums[0]))]
+    out.write_bytes(release_pairs(_rows(job), job.tile, hidden, _public_key(job.release)))
+
+
+def assemble(job: ReleaseJob, out: Path, released: Sequence[Path]) -> bytes:
+    """Writes the round's statistics artifact from what was released, in order.
 
     Returns:
         SHA-256 of the artifact.
     """
-    assemble_statistics(
-        out,
-        round=job.plan.round,
-        update_ids=update_ids,
-        released=(path.read_bytes() for path in released),
-        layout=_layout(job),
-        quantities=Quantity.of(request),
-    )
+    assemble_statistics(out, job.front, (path.read_bytes() for path in released))
     return digest_of(out)
+
+
+def extend_history(job: RoundJob, out: Path, update: Path, before: Path | None) -> None:
+    """Writes the sum of a client's updates: an earlier sum and this round's update.
+
+    Args:
+        before: the earlier sum; None if this is the first update.
+    """
+    earlier = _history(job, before) if before is not None else None
+    updates = WeightedUpdates(
+        round=_HISTORY_ROUND,
+        paths=(update,),
+        weights=(1,),
+        layout=_layout(job),
+        profile=profile(job.plan.profile),
+        additions=Additions(divisor=1, since=0, before=earlier),
+    )
+    write_aggregate(out, updates)
+
+
+def _rows(job: TileJob) -> Rows:
+    round_ = job.release.round
+    if job.histories:
+        return Rows(files=tuple(_history(round_, path) for path in job.histories))
+    return Rows(files=tuple(_update(round_, path) for path in job.release.paths))
+
+
+def _history(job: RoundJob, path: Path) -> AggregateFile:
+    return AggregateFile(
+        path=path, round=_HISTORY_ROUND, layout=_layout(job), profile=profile(job.plan.profile)
+    )
+
+
+def _update(job: RoundJob, path: Path) -> UpdateFile:
+    return UpdateFile(path=path, layout=_layout(job), profile=profile(job.plan.profile))
+
+
+def _public_key(job: ReleaseJob) -> PublicKey | None:
+    return PublicKey.from_bytes(job.public_key) if any(_layout(job.round).hidden_counts) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,12 +236,16 @@ class SumJob:
         paths: accepted updates whose weight is positive.
         weights: their integer weights; where clients weighted their hidden values, what they did it by.
         scales: what they were sealed in; empty unless the profile quantises.
+        since: the round whose model differences add to.
+        before: the aggregate that their sum is added to, with the job of its round; None if there is none.
     """
 
     round: RoundJob
     paths: tuple[Path, ...]
     weights: tuple[int, ...]
     scales: bytes
+    since: int = 0
+    before: tuple[Path, RoundJob] | None = None
 
 
 def begin_aggregate(job: SumJob, out: Path) -> None:
@@ -177,8 +266,22 @@ def sum_part(job: SumJob, out: Path, part: int, parts: int) -> None:
             write_sums(file, updates, block, range(part * count // parts, (part + 1) * count // parts))
 
 
+def combine(job: SumJob, out: Path, rule: CoordinateRule) -> None:
+    """Writes the round's aggregate of what is all visible, each coordinate as the rule makes it of the clients'."""
+    with out.open("wb") as file:
+        lay_out(file, _updates(job), rule.combine)
+
+
 def _updates(job: SumJob) -> WeightedUpdates:
-    plan = job.round.plan
+    plan, additions = job.round.plan, None
+    if plan.divisor:
+        before = None
+        if job.before is not None:
+            path, base = job.before
+            before = AggregateFile(
+                path=path, round=base.plan.round, layout=_layout(base), profile=profile(plan.profile)
+            )
+        additions = Additions(divisor=plan.divisor, since=job.since, before=before)
     shares = Shares(unit=plan.count_unit, scales=Scales.from_bytes(job.scales)) if job.scales else None
     return WeightedUpdates(
         round=plan.round,
@@ -187,15 +290,24 @@ def _updates(job: SumJob) -> WeightedUpdates:
         layout=_layout(job.round),
         profile=profile(plan.profile),
         shares=shares,
+        additions=additions,
     )
 
 
-@lru_cache(maxsize=1)
-def _reference(job: RoundJob, reference: ReferenceJob) -> AggregateReference | PlainReference:
-    if reference.base is None:
-        return PlainReference(flat=job.plan.manifest.flatten(load_model(reference.path)))
-    base = reference.base
-    return AggregateReference(path=reference.path, round=base.plan.round, layout=_layout(base))
+@lru_cache(maxsize=2)
+def _reference(model: ModelJob, profile_name: str) -> Reference:
+    plain = aggregate = None
+    if model.initial is not None:
+        tensors = load_model(model.initial)
+        plain = Manifest.of(tensors).flatten(tensors)
+    if model.aggregate is not None and model.base is not None:
+        aggregate = AggregateFile(
+            path=model.aggregate,
+            round=model.base.plan.round,
+            layout=_layout(model.base),
+            profile=profile(profile_name),
+        )
+    return Reference(plain=plain, aggregate=aggregate)
 
 
 @lru_cache(maxsize=3)
@@ -208,7 +320,7 @@ def _layout(job: RoundJob) -> Layout:
         if agreed.digest != plan.mask_sha256:
             raise ServerError(Code.SPOOL_CORRUPT, f"{job.mask_path} is not the mask of round {plan.round}")
     mask = derive_mask(plan.protection, plan.manifest, job.federation_id, plan.round, agreed)
-    return Layout(plan.manifest, mask, plan.statistics_tensors)
+    return Layout(plan.manifest, mask, plan.statistics_blocks)
 
 
 def _check_digest(path: Path, content_sha256: bytes) -> None:

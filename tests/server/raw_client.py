@@ -91,7 +91,7 @@ class RawClient:
 
     def layout(self, plan: RoundPlan, mask: Mask | None = None) -> Layout:
         derived = derive_mask(plan.protection, plan.manifest, self.descriptor.federation_id, plan.round, mask)
-        return Layout(plan.manifest, derived, plan.statistics_tensors)
+        return Layout(plan.manifest, derived, plan.statistics_blocks)
 
     def scales(self, plan: RoundPlan) -> Scales | None:
         """What the round's updates are sealed in; None unless the profile quantises."""
