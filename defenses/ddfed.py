@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import Code, ConfigError, RoundError
-from secagg.rule import Statistics, StatisticsRequest
+from secagg.rule import Answer, Floats, Reason, Statistics, StatisticsRequest
 from secagg.update import Manifest
 
 
@@ -26,12 +26,15 @@ class DDFed:
     in the scaling. If all scores are equal there is nothing to tell clients apart by, and everybody is
     selected. The threshold is the paper's: about half of the clients are left out even without attack.
 
-    Where this differs from the paper: norms are measured on the ciphertexts that are summed instead of
-    being trusted to each client's normalisation, each decryptor uses its own threshold (which is the
-    same for all), and a tie between votes decides nothing instead of falling to whoever came first.
+    Where this differs from the paper: statistics are told of updates u_i, from which those of models
+    follow, ⟨l_i, g⟩ = ⟨u_i, g⟩ + ‖g‖² and ‖l_i‖² = ‖u_i‖² + 2⟨u_i, g⟩ + ‖g‖²; norms are measured on the
+    ciphertexts that are summed instead of being trusted to each client's normalisation; each decryptor uses
+    its own threshold (which is the same for all); and a tie between votes decides nothing instead of
+    falling to whoever came first.
 
     What the reference form does not see: |·| and the division make w, 8w and −w look alike; the sample
-    counts are the clients' own words, bounded only by the plan's cap.
+    counts are the clients' own words, bounded only by the plan's cap; a vote that a plurality sends counts,
+    whether or not most agree. ``ddfed-hardened`` is the version without these.
 
     Args:
         epsilon: ε of the paper's Gaussian noise on the similarities; None, the default, adds none. The
@@ -42,14 +45,15 @@ class DDFed:
         ConfigError: CONFIG_INVALID for ε ≤ 0 or δ outside (0, 1).
 
     >>> import numpy as np
-    >>> gram = np.full((5, 5), np.nan)
-    >>> np.fill_diagonal(gram, [4.0, 1.0, 9.0, 4.0, np.nan])      # ‖l_i‖² of four clients
-    >>> gram[:-1, -1] = gram[-1, :-1] = [1.9, 0.96, 2.8, 0.2]     # ⟨l_i, g⟩
-    >>> vote = DDFed().ballot(Statistics(round=1, update_ids=("a", "b", "c", "d"), gram=gram))
-    >>> vote.tolist()                                             # scores .95 .96 .93 .10
-    [1.0, 1.0, 1.0, 0.0]
-    >>> DDFed().settle([vote, vote, np.ones(4)], np.array([10, 20, 30, 40])).tolist()
-    [10.0, 20.0, 30.0, 0.0]
+    >>> from secagg.rule import statistics_of
+    >>> g = np.array([1.0, 0.0])
+    >>> models = np.array([[2.0, 0.5], [1.0, 0.2], [3.0, 1.0], [0.1, 1.0]])   # cosines .97 .98 .95 .10
+    >>> statistics = statistics_of(models - g, base=g, sample_counts=[10, 20, 30, 40])
+    >>> vote = DDFed().decide(statistics)
+    >>> vote.weights.round(4).tolist()
+    [0.1667, 0.3333, 0.5, 0.0]
+    >>> DDFed().settle([vote, vote], 4, statistics.sample_counts).same(vote)
+    True
     """
 
     name = "ddfed"
@@ -73,69 +77,72 @@ class DDFed:
                 Code.RULE_UNSUPPORTED,
                 "ddfed compares a layer's weights; no tensor has two or more dimensions",
             )
-        return StatisticsRequest(tensors=(layers[-1],), squared_norms=True, reference_dots=True)
+        return StatisticsRequest(blocks=((layers[-1],),), references=1, models=True)
 
-    def ballot(self, statistics: Statistics) -> NDArray[np.float64]:
-        """Who is at least as similar to the previous model as the average: 0 or 1 each, float64 [n].
+    def require(self, clients: int) -> None:
+        """Any number will do: the paper names no inequality but fewer than half malicious."""
 
-        Raises:
-            RoundError: NO_DECISION if a norm or a dot was not released or is not finite.
+    def screen(self, statistics: Statistics) -> Answer:
+        """Everybody passes: the paper has no gates."""
+        return Answer.of(np.ones(statistics.size))
+
+    def decide(self, statistics: Statistics) -> Answer:
+        """Who is at least as similar to the previous model as the average, by capped sample counts of sum 1.
+
+        A refusal (IMPOSSIBLE) if a norm or a product was not released or is not finite, or there is no
+        update; TOO_FEW if those selected have no sample.
         """
-        norms, dots = statistics.squared_norms, statistics.reference_dots
-        bad = [
-            name
-            for name, norm, dot in zip(statistics.update_ids, norms, dots, strict=True)
-            if not np.isfinite([norm, dot]).all()
-        ]
-        if bad or not norms.size:
-            raise RoundError(
-                Code.NO_DECISION,
-                f"no finite similarity for {len(bad)} of {norms.size} updates ({', '.join(bad[:3])})",
-                round=statistics.round,
-            )
-        # An update whose layer is zero (or so small that noise made its norm negative) points nowhere.
+        norm, dots = statistics.reference_norm, statistics.reference_dots
+        products = dots + norm
+        norms = statistics.squared_norms + 2 * dots + norm
+        if not statistics.size or not np.isfinite([products, norms]).all():
+            return Answer.refusal(statistics.size, Reason.IMPOSSIBLE)
+        # A layer that is zero (or so small that noise made its norm negative) points nowhere.
         positive = norms > 0
         scores = np.zeros(norms.size)
-        scores[positive] = np.abs(dots[positive]) / np.sqrt(norms[positive])
+        scores[positive] = np.abs(products[positive]) / np.sqrt(norms[positive])
         if self._sigma:
             scores = self._perturb(scores, statistics)
         low, high = scores.min(), scores.max()
-        if high == low:
-            return np.ones(norms.size)
-        scaled = (scores - low) / (high - low)
-        vote: NDArray[np.float64] = (scaled >= scaled.mean()).astype(np.float64)
-        return vote
+        scaled = (scores - low) / (high - low) if high > low else np.ones(norms.size)
+        return _counted(scaled >= scaled.mean(), statistics.sample_counts)
 
-    def settle(
-        self, ballots: Sequence[NDArray[np.float64]], sample_counts: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """Capped sample counts of those the most frequent vote selects, 0 for the others; float64 [n].
+    def settle(self, answers: Sequence[Answer], voters: int, sample_counts: NDArray[np.int64]) -> Answer:  # noqa: ARG002
+        """The most frequent vote.
 
-        What is not a vote (another length, values besides 0 and 1, nobody selected) does not count: a
-        single client can't stop the round with it.
+        What is not a vote (another length, weights that are not the selected clients' sample counts, nobody
+        selected) does not count: a single client can't stop the round with it.
 
         Raises:
-            RoundError: NO_DECISION if no vote is left, two votes tie, or those selected have no sample.
+            RoundError: NO_DECISION if no vote is left or two votes tie; STATISTICS_IMPOSSIBLE or
+                TOO_FEW_CONTRIBUTORS if that is what most of them say.
         """
-        counts = np.asarray(sample_counts, dtype=np.float64)
-        votes = Counter(
-            vote.astype(np.uint8).tobytes()
-            for vote in map(np.asarray, ballots)
-            if vote.shape == counts.shape and np.isin(vote, (0.0, 1.0)).all() and vote.any()
-        )
+        size = len(sample_counts)
+        refusals = {
+            Answer.refusal(size, reason).reasons.tobytes(): reason
+            for reason in (Reason.IMPOSSIBLE, Reason.TOO_FEW)
+        }
+        votes: Counter[bytes] = Counter()
+        for answer in answers:
+            if answer.weights.shape != (size,) or answer.reasons.shape != (size,):
+                continue
+            if answer.same(_counted(answer.weights > 0, sample_counts)) or (
+                not answer.weights.any() and answer.reasons.tobytes() in refusals
+            ):
+                votes[answer.reasons.tobytes()] += 1
         ranked = votes.most_common(2)
         if not ranked:
-            raise RoundError(
-                Code.NO_DECISION, f"none of {len(ballots)} ballots is a vote on {counts.size} updates"
-            )
+            raise RoundError(Code.NO_DECISION, f"none of {len(answers)} answers is a vote on {size} updates")
         if len(ranked) == 2 and ranked[0][1] == ranked[1][1]:
             raise RoundError(Code.NO_DECISION, f"two different votes have {ranked[0][1]} ballots each")
-        weights = counts * np.frombuffer(ranked[0][0], dtype=np.uint8)
-        if not weights.sum() > 0:
-            raise RoundError(Code.NO_DECISION, "the selected updates have no sample between them")
-        return weights
+        chosen = ranked[0][0]
+        if refusals.get(chosen) is Reason.IMPOSSIBLE:
+            raise RoundError(Code.STATISTICS_IMPOSSIBLE, "ddfed: a norm or product is missing or not finite")
+        if chosen in refusals:
+            raise RoundError(Code.TOO_FEW_CONTRIBUTORS, "ddfed: the selected updates have no sample")
+        return _counted(np.frombuffer(chosen, dtype=np.uint8) == Reason.KEPT, sample_counts)
 
-    def _perturb(self, scores: NDArray[np.float64], statistics: Statistics) -> NDArray[np.float64]:
+    def _perturb(self, scores: Floats, statistics: Statistics) -> Floats:
         # Decryptors must agree, so the draws come from public values: this reproduces what the noise
         # does to the selection, and hides nothing. The scores are cosines times ‖g‖, of which the
         # largest score is the best lower bound at hand.
@@ -147,3 +154,11 @@ class DDFed:
         draws = np.random.default_rng(int.from_bytes(seed, "little")).normal(0.0, self._sigma, scores.size)
         scale = scores.max() or 1.0
         return np.abs(scores / scale + draws)
+
+
+def _counted(selected: NDArray[np.bool_], sample_counts: NDArray[np.int64]) -> Answer:
+    """Those selected, by sample counts of sum 1; a refusal if they have none."""
+    weights: Floats = np.where(selected, sample_counts, 0).astype(np.float64)
+    if not weights.sum() > 0:
+        return Answer.refusal(len(weights), Reason.TOO_FEW)
+    return Answer.of(weights / weights.sum())

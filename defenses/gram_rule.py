@@ -1,9 +1,11 @@
-"""What all rules from one Gram matrix have in common: parameters, gates, and the majority of equal answers."""
+"""What all rules from one Gram matrix have in common: parameters, gates, the majority of equal answers."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import ceil
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +19,30 @@ STEP = 2.0**-20
 """Answers are rounded to multiples of it: two machines' last bits must not make two answers of one."""
 
 
-class GramRule:
-    """A rule whose coefficients follow from the statistics; a subclass gives ``coefficients`` and its inequality.
+class Common(TypedDict, total=False):
+    """The parameters that every rule from one Gram matrix takes; ``GramRule`` says what they mean."""
 
-    Every decryptor runs the same deterministic function on the same opened statistics and signs what comes out; a
-    round's weights are what more than half of the contributors have signed, to the last bit. A lying minority
-    changes nothing.
+    f: float | None
+    norm_bound: float
+    k_min: float
+    layers: float
+    sample: float
+
+
+class GramRule:
+    """A rule whose coefficients follow from the statistics; a subclass gives ``coefficients`` and its
+    inequality.
+
+    Every decryptor runs the same deterministic function on the same opened statistics and signs what comes
+    out; a round's weights are what more than half of the contributors have signed, to the last bit. A lying
+    minority changes nothing.
 
     Args:
         f: how many updates may be malicious; None: as many as the rule bears with the updates there are.
-        norm_bound: an update whose norm exceeds so many times the median norm is dropped before anything else is
-            released; at least 1.
-        k_min: least effective number of updates in a sum, (Σa)²/Σa²; 1 allows rules that open a single update.
+        norm_bound: an update whose norm exceeds so many times the median norm is dropped before anything
+            else is released; at least 1.
+        k_min: least effective number of updates in a sum, (Σa)²/Σa²; 1 allows rules that open a single
+            update.
         layers: 1: inner products per layer (all tensors that share a name up to the last dot) instead of over
             everything at once, and the norm bound holds for each layer.
         sample: share of the ciphertexts that inner products of pairs run over.
@@ -40,6 +54,12 @@ class GramRule:
     name = ""
     inequality = "n ≥ 1"
     """What n and f must satisfy, as people write it."""
+    mixable = True
+    """True if nothing but the updates' geometry matters, so that mixed updates will do (``nnm+…``)."""
+    pairs, references, root, history = True, 0, False, False
+    """What the rule asks for besides squared norms, as in ``StatisticsRequest``."""
+    screened = True
+    """Norms are looked at before anything else is released; False for a rule that needs nothing else."""
 
     def __init__(
         self,
@@ -50,7 +70,8 @@ class GramRule:
         layers: float = 0,
         sample: float = 1.0,
     ) -> None:
-        self.require_that(f is None or (f >= 0 and f == int(f)), f"f = {f} must be a whole number ≥ 0")
+        whole = f is None or (f >= 0 and float(f).is_integer())
+        self.require_that(whole, f"f = {f} must be a whole number ≥ 0")
         self.require_that(norm_bound >= 1, f"norm_bound = {norm_bound} must be at least 1")
         self.require_that(k_min >= 1, f"k_min = {k_min} must be at least 1")
         self.require_that(layers in (0, 1), f"layers = {layers} must be 0 or 1")
@@ -61,7 +82,7 @@ class GramRule:
     # What a subclass gives.
 
     def least(self, f: int) -> int:  # noqa: ARG002
-        """The fewest updates that the rule works with if f of them are malicious: ``inequality`` solved for n."""
+        """The fewest updates that the rule works with if f are malicious: ``inequality`` solved for n."""
         return 1
 
     def coefficients(self, statistics: Statistics, f: int) -> Floats:
@@ -73,7 +94,16 @@ class GramRule:
         """
         raise NotImplementedError
 
+    def judged(self, statistics: Statistics, f: int) -> Answer:
+        """The coefficients with reasons; a rule overrides it to say more than that it gives no weight."""
+        return Answer.of(self.coefficients(statistics, f))
+
     # What follows from it.
+
+    @property
+    def fewest(self) -> int:
+        """k_min as a whole number: equal weights need as many updates."""
+        return ceil(self.k_min)
 
     def require_that(self, holds: bool, complaint: str) -> None:
         """Raises ConfigError CONFIG_INVALID with the complaint unless it holds."""
@@ -85,9 +115,15 @@ class GramRule:
         return max((f for f in range(size) if self.least(f) <= size), default=0)
 
     def request(self, manifest: Manifest) -> StatisticsRequest | None:
-        """All pairs, after screening; over layers if asked for."""
+        """What the rule's attributes say; over layers if asked for."""
         return StatisticsRequest(
-            blocks=layer_blocks(manifest) if self.layers else (), pairs=True, screened=True, sample=self.sample
+            blocks=layer_blocks(manifest) if self.layers else (),
+            pairs=self.pairs,
+            references=self.references,
+            root=self.root,
+            history=self.history,
+            screened=self.screened,
+            sample=self.sample,
         )
 
     def require(self, clients: int) -> None:
@@ -105,15 +141,20 @@ class GramRule:
             )
 
     def screen(self, statistics: Statistics) -> Answer:
-        """Who passes the gates that need norms and references only: weight 1 each, 0 for the others."""
+        """Who passes the gates that need norms only: weight 1 each, others 0; all pass if not screened."""
+        if not self.screened:
+            return Answer.of(np.ones(statistics.size))
         return gates.screen(statistics, self.norm_bound)
 
     def decide(self, statistics: Statistics) -> Answer:
         """The coefficients of those that repeat no other, as a decryptor signs them."""
         size, root = statistics.size, statistics.root
-        if not gates.possible(statistics):
+        if not gates.possible(statistics) or (self.pairs and not np.isfinite(statistics.gram).all()):
             return Answer.refusal(size, Reason.IMPOSSIBLE)
         reasons = gates.duplicates(statistics)
+        if not self.screened:
+            first = gates.screen(statistics, self.norm_bound).reasons
+            reasons = np.where(first == Reason.KEPT, reasons, first)
         if root is not None:
             reasons[root] = Reason.ROOT
         kept = reasons == Reason.KEPT
@@ -121,11 +162,12 @@ class GramRule:
         if not kept.any() or int(kept.sum()) < self.least(f):
             return Answer.refusal(size, Reason.TOO_FEW)
         left = statistics.of(kept | (reasons == Reason.ROOT))
-        found = self.coefficients(left, f)
-        if left.root is not None:
-            found = np.delete(found, left.root)
+        found = self.judged(left, f)
+        told = np.arange(left.size) != left.root
         weights = np.zeros(size)
-        weights[kept] = np.round(np.clip(found, 0.0, 1.0) / STEP) * STEP
+        # Adding 0 turns −0 into 0: answers are compared bit by bit.
+        weights[kept] = np.round(np.clip(found.weights[told], 0.0, 1.0) / STEP) * STEP + 0.0
+        reasons[kept] = found.reasons[told]
         if gates.effective(weights) < self.k_min:
             return Answer.refusal(size, Reason.TOO_FEW)
         return Answer.of(weights, reasons)
@@ -135,7 +177,7 @@ class GramRule:
         if self.f is None:
             return self.bearable(kept)
         size = statistics.size - (statistics.root is not None) + statistics.dropped
-        return max(0, min(self.f - (size - kept), self.bearable(kept)))
+        return max(0, self.f - (size - kept))
 
     def settle(
         self,
@@ -146,8 +188,8 @@ class GramRule:
         """What more than half of the voters have answered alike.
 
         Raises:
-            RoundError: NO_DECISION without such a majority; STATISTICS_IMPOSSIBLE or TOO_FEW_CONTRIBUTORS if the
-                majority says so.
+            RoundError: NO_DECISION without such a majority; STATISTICS_IMPOSSIBLE or TOO_FEW_CONTRIBUTORS
+                if the majority says so.
         """
         shape = sample_counts.shape
         sound = [a for a in answers if a.weights.shape == shape and a.reasons.shape == shape]
@@ -163,7 +205,8 @@ class GramRule:
             reasons = set(chosen.reasons.tolist())
             if Reason.IMPOSSIBLE in reasons:
                 raise RoundError(
-                    Code.STATISTICS_IMPOSSIBLE, f"{self.name}: no vectors have these statistics (NaN, or negative)"
+                    Code.STATISTICS_IMPOSSIBLE,
+                    f"{self.name}: no vectors have these statistics (NaN, or negative)",
                 )
             raise RoundError(
                 Code.TOO_FEW_CONTRIBUTORS,
@@ -173,7 +216,8 @@ class GramRule:
 
 
 def judge(rule: Rule, statistics: Statistics) -> Answer:
-    """What a rule makes of a round whose statistics are all known at once: ``screen``, then ``decide`` on the rest.
+    """What a rule makes of a round whose statistics are all known at once: ``screen``, then ``decide`` on
+    the rest.
 
     This is what a federation does in two steps, so that what is screened out gets no more released.
 

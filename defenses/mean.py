@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import Code, RoundError
-from secagg.rule import Statistics, StatisticsRequest
+from secagg.rule import Answer, Statistics, StatisticsRequest
 from secagg.update import Manifest
 
 
@@ -16,11 +16,11 @@ class Mean:
     """Weights proportional to the capped sample counts; nobody is rejected.
 
     w_i ∝ min(n_i, cap), the cap being the plan's (McMahan et al., AISTATS 2017, arXiv 1602.05629,
-    Algorithm 1, with a cap because clients state their own n_i). No statistic is opened and no ballot
-    is held.
+    Algorithm 1, with a cap because clients state their own n_i). No statistic is opened and nobody is asked.
+    Moves with a shift of all models; a single malicious one carries it anywhere.
 
     >>> import numpy as np
-    >>> Mean().settle([], np.array([300, 100, 0])).tolist()
+    >>> Mean().settle([], 3, np.array([300, 100, 0])).weights.tolist()
     [300.0, 100.0, 0.0]
     """
 
@@ -30,16 +30,24 @@ class Mean:
         """Nothing has to be released."""
         return None
 
-    def ballot(self, statistics: Statistics) -> NDArray[np.float64]:
-        """Everybody's vote for everybody; the aggregator never asks for it."""
-        return np.ones(len(statistics.update_ids))
+    def require(self, clients: int) -> None:
+        """Any number will do."""
+
+    def screen(self, statistics: Statistics) -> Answer:
+        """Everybody passes; nobody is ever asked."""
+        return Answer.of(np.ones(statistics.size))
+
+    def decide(self, statistics: Statistics) -> Answer:
+        """Everybody counts by samples; nobody is ever asked."""
+        return Answer.of(statistics.sample_counts.astype(np.float64))
 
     def settle(
         self,
-        ballots: Sequence[NDArray[np.float64]],  # noqa: ARG002
+        answers: Sequence[Answer],  # noqa: ARG002
+        voters: int,  # noqa: ARG002
         sample_counts: NDArray[np.int64],
-    ) -> NDArray[np.float64]:
-        """The capped sample counts themselves, float64 [n].
+    ) -> Answer:
+        """The capped sample counts themselves.
 
         Raises:
             RoundError: NO_DECISION if there is no update, or none has a sample.
@@ -47,4 +55,4 @@ class Mean:
         counts = np.asarray(sample_counts, dtype=np.float64)
         if not counts.sum() > 0:
             raise RoundError(Code.NO_DECISION, f"the {counts.size} updates have no sample between them")
-        return counts
+        return Answer.of(counts)

@@ -234,7 +234,8 @@ class Ballot:
         client: the name in the client's certificate.
         stage: what it answers.
         statistics_sha256: SHA-256 of the artifact that was opened, 32 bytes.
-        answer: a weight in [0, 1] and a reason for each update, in the order of the artifact's ids; 1 to 100,000.
+        answer: a weight in [0, 1] and a reason for each update, in the order of the artifact's ids; 1 to
+            100,000.
 
     Raises:
         RoundError: BALLOT_INVALID for any value outside these ranges.
@@ -278,8 +279,8 @@ class Ballot:
     def to_bytes(self) -> bytes:
         """Canonical form, little-endian.
 
-        version u8, federation_id 16, round u64, client as u8 length and ASCII, stage u8, statistics_sha256 32,
-        n u32, n float64, n u8.
+        version u8, federation_id 16, round u64, client as u8 length and ASCII, stage u8, statistics_sha256
+        32, n u32, n float64, n u8.
         """
         return b"".join(
             (

@@ -131,15 +131,15 @@ class RoundPlan:
         statistics_blocks: groups of tensors that form a block of the payload each, whose inner products are
             released; empty if there is none, or one over all tensors.
         base_round: the aggregate to train from; 0 for the initial model.
-        earlier_round: the round whose aggregate the base round started from, if updates are compared with that model
-            too; 0 for the initial model.
+        earlier_round: the round whose aggregate the base round started from, if updates are compared with
+            that model too; 0 for the initial model.
         max_sample_count: sample counts above it count as it.
         count_unit: under a quantising profile, the sample count of weight 1: hidden values are sealed
             times min(n, count_unit)/count_unit, and n counts up to it only. 0: values are sealed as they
             are, and the aggregator weighs them.
-        divisor: if positive, updates are differences to the model of ``base_round``, and what is added to that
-            model is their sum with integer weights over this number. 0: updates are models, and the new model is
-            their weighted mean.
+        divisor: if positive, updates are differences to the model of ``base_round``, and what is added to
+            that model is their sum with integer weights over this number. 0: updates are models, and the new
+            model is their weighted mean.
         payload_bytes: exact length of an update's payload.
         chunk_bytes: size of every upload chunk but the last, 1 to 2 MiB.
     """
@@ -183,7 +183,7 @@ class RoundPlan:
             ),
             (
                 0 <= self.divisor <= MAX_DIVISOR and not (self.divisor and self.count_unit),
-                f"divisor is {self.divisor}; it must be 0 to {MAX_DIVISOR}, and 0 where there is a count_unit",
+                f"divisor is {self.divisor}; it must be 0 to {MAX_DIVISOR}, and 0 beside a count_unit",
             ),
             (self.payload_bytes >= 1, f"payload_bytes is {self.payload_bytes}; it must be ≥ 1"),
             (
@@ -205,10 +205,11 @@ class RoundPlan:
 
     @property
     def since(self) -> int:
-        """The round whose model this round's aggregate adds to, if updates are differences (0: the initial one).
+        """The round whose model this round's aggregate adds to, if updates are differences (0: the initial
+        one).
 
-        Where every round hides the same entries, aggregates add up from the first round on, so that who has the
-        last one needs no other; elsewhere each adds to the one before.
+        Where every round hides the same entries, aggregates add up from the first round on, so that who has
+        the last one needs no other; elsewhere each adds to the one before.
         """
         return 0 if self.protection.lasting else self.base_round
 

@@ -1,10 +1,10 @@
 """The seam between the middleware and the rules that turn statistics into weights.
 
-A deterministic rule whose result turns with its input is g + Σ a_i·u_i, u_i being client i's update (its model
-minus g, the model the round started from) and the coefficients a a function of the updates' Gram matrix alone. The
-aggregator computes the entries of that matrix on ciphertexts; decryptors open them and each run ``Rule.screen`` and
-``Rule.decide``; the aggregator turns their signed answers into the round's with ``Rule.settle``. Rules live in the
-``defenses`` package and only see this module.
+A deterministic rule whose result turns with its input is g + Σ a_i·u_i, u_i being client i's update (its
+model minus g, the model the round started from) and the coefficients a a function of the updates' Gram matrix
+alone. The aggregator computes the entries of that matrix on ciphertexts; decryptors open them and each run
+``Rule.screen`` and ``Rule.decide``; the aggregator turns their signed answers into the round's with
+``Rule.settle``. Rules live in the ``defenses`` package and only see this module.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ class Statistics:
     Args:
         round: the round they belong to.
         update_ids: n ids, in the order of the matrices' first n rows.
-        blocks: float64 [B, n+2, n+2], symmetric: the augmented Gram matrix of each block; row n is g, the model the
-            round started from, and row n+1 the one before it.
+        blocks: float64 [B, n+2, n+2], symmetric: the augmented Gram matrix of each block; row n is g, the
+            model the round started from, and row n+1 the one before it.
         sample_counts: int64 [n], the clients' sample counts after the plan's cap.
         root: index of the root client's update; None if there is none.
         history: float64 [n, n], the Gram matrix of each client's summed updates; None if not asked for.
-        witnesses: float64 [n]; |witness_i| > 1 if the measured ‖u_i‖ is not its norm (``draws.witness``); None if not
-            released.
+        witnesses: float64 [n]; |witness_i| > 1 if the measured ‖u_i‖ is not its norm (``draws.witness``);
+            None if not released.
         resolution: how far ‖u_i − u_j‖² of equal updates may open from 0.
         dropped: how many updates were screened out before, so that no row tells of them.
     """
@@ -213,8 +213,8 @@ class Answer:
     """What becomes of each update, as one decryptor or as all of them see it.
 
     Args:
-        weights: float64 [n], each in [0, 1]: the coefficients a_i; while screening, 1 or 0. All 0: the round can't go
-            on, and ``reasons`` say why.
+        weights: float64 [n], each in [0, 1]: the coefficients a_i; while screening, 1 or 0. All 0: the round
+            can't go on, and ``reasons`` say why.
         reasons: uint8 [n], of ``Reason``; KEPT where the weight is positive, and nowhere else.
     """
 
@@ -266,7 +266,7 @@ class Rule(Protocol):
         ...
 
     def screen(self, statistics: Statistics) -> Answer:
-        """One decryptor's answer to squared norms and products with references: who gets nothing else released."""
+        """One decryptor's answer to norms and products with references: who gets nothing else released."""
         ...
 
     def decide(self, statistics: Statistics) -> Answer:
@@ -290,7 +290,7 @@ class Rule(Protocol):
 
 @runtime_checkable
 class CoordinateRule(Rule, Protocol):
-    """A rule that looks at each coordinate's values, which no Gram matrix tells: for ``protect = plain`` only."""
+    """A rule that looks at each coordinate's values, which no Gram matrix tells: ``protect = plain`` only."""
 
     def combine(self, values: Floats) -> Floats:
         """The new model's values, float64 [k], from the clients', float64 [n, k]."""

@@ -1,4 +1,4 @@
-"""Whether a rule can work under a federation's settings, said when they are made and not in the middle of a round."""
+"""Whether a rule can work under a federation's settings, said when they are made, not in mid-round."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def check_settings(config: FederationConfig, rule: Rule) -> None:
     """What can be said without knowing the model.
 
     Raises:
-        ConfigError: RULE_UNSUPPORTED if a round may go on with fewer updates than the rule works with (the message
-            has the inequality), or the rule needs to see what is encrypted.
+        ConfigError: RULE_UNSUPPORTED if a round may go on with fewer updates than the rule works with (the
+            message has the inequality), or the rule needs to see what is encrypted.
     """
     rule.require(config.min_clients)
     if isinstance(rule, CoordinateRule) and config.protect is not ProtectionMode.PLAIN:
         raise ConfigError(
             Code.RULE_UNSUPPORTED,
-            f"rule {rule.name} orders the clients' values of each coordinate, which ciphertexts do not show and no "
-            f"inner products tell; with protect = {config.protect} choose a rule that works on inner products "
-            "(krum, geometric-median, nnm, …), or set protect = plain",
+            f"rule {rule.name} orders the clients' values of each coordinate, which ciphertexts do not show "
+            f"and no inner products tell; with protect = {config.protect} choose a rule that works on inner "
+            "products (multi-krum, geometric-median, nnm, …), or set protect = plain",
         )
 
 
@@ -30,9 +30,9 @@ def check_request(config: FederationConfig, manifest: Manifest, rule: Rule) -> S
     """The rule's request, if it can be met under these settings.
 
     Raises:
-        ConfigError: as ``check_settings``; RULE_UNSUPPORTED also for a rule that compares with earlier models where
-            each round hides other entries; CONFIG_INVALID if it needs a root client and none is named, or the other
-            way round.
+        ConfigError: as ``check_settings``; RULE_UNSUPPORTED also for a rule that compares with earlier models
+            where each round hides other entries; CONFIG_INVALID if it needs a root client and none is named,
+            or the other way round.
     """
     check_settings(config, rule)
     request = rule.request(manifest)
@@ -40,13 +40,14 @@ def check_request(config: FederationConfig, manifest: Manifest, rule: Rule) -> S
     if compares and not config.protection.lasting:
         raise ConfigError(
             Code.RULE_UNSUPPORTED,
-            f"rule {rule.name} compares with earlier rounds, and significance = {config.significance} hides other "
-            "entries in each: use protect = full, significance = layers, or another rule",
+            f"rule {rule.name} compares with earlier rounds, and significance = {config.significance} hides "
+            "other entries in each: use protect = full, significance = layers, or another rule",
         )
     if (request is not None and request.root) != (config.root_client is not None):
         needs = "needs a root client, whose update others are compared with: set root_client = NAME"
+        surplus = "has no use for root_client; leave it out"
         raise ConfigError(
             Code.CONFIG_INVALID,
-            f"rule {rule.name} {needs if config.root_client is None else 'has no use for root_client; leave it out'}",
+            f"rule {rule.name} {needs if config.root_client is None else surplus}",
         )
     return request

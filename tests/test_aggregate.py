@@ -46,7 +46,8 @@ def pair_of(name: str) -> KeyPair:
 
 def layout_of(mode: str, *statistics: str) -> Layout:
     """The layout of one protection mode."""
-    return Layout(MANIFEST, derive_mask(MODES[mode], MANIFEST, bytes(16), 1), statistics)
+    groups = (statistics,) if statistics else ()
+    return Layout(MANIFEST, derive_mask(MODES[mode], MANIFEST, bytes(16), 1), groups)
 
 
 UNIT = 20_000
@@ -210,24 +211,30 @@ def written(folder: Path, name: str = "precise") -> tuple[bytes, Layout]:
 @pytest.mark.parametrize(
     ("name", "at", "new", "code"),
     [
-        ("precise", 0, b"\x01", Code.AGGREGATE_MALFORMED),
+        ("precise", 0, b"\x02", Code.AGGREGATE_MALFORMED),
         ("precise", 1, b"\x06", Code.AGGREGATE_MALFORMED),
-        ("precise", 9, struct.pack("<Q", 0), Code.AGGREGATE_MALFORMED),
-        ("precise", 9, struct.pack("<Q", 65_537), Code.AGGREGATE_MALFORMED),
-        ("precise", 9, struct.pack("<Q", 4), Code.AGGREGATE_MALFORMED),
-        ("precise", 17, b"\x09", Code.CIPHERTEXT_MALFORMED),
-        ("precise", 19, b"\x03", Code.PROFILE_MISMATCH),
-        ("precise", 24, b"\xff" * 15, Code.CIPHERTEXT_MALFORMED),
+        ("precise", 9, b"\x01", Code.AGGREGATE_MALFORMED),
+        ("precise", 9, b"\x02", Code.AGGREGATE_MALFORMED),
+        ("precise", 10, struct.pack("<Q", 1), Code.AGGREGATE_MALFORMED),
+        ("precise", 18, struct.pack("<Q", 0), Code.AGGREGATE_MALFORMED),
+        ("precise", 18, struct.pack("<Q", 65_537), Code.AGGREGATE_MALFORMED),
+        ("precise", 18, struct.pack("<Q", 4), Code.AGGREGATE_MALFORMED),
+        ("precise", 26, b"\x09", Code.CIPHERTEXT_MALFORMED),
+        ("precise", 28, b"\x03", Code.PROFILE_MISMATCH),
+        ("precise", 33, b"\xff" * 15, Code.CIPHERTEXT_MALFORMED),
         ("precise", -4, np.float32(np.nan).tobytes(), Code.AGGREGATE_MALFORMED),
-        ("compact", 9, struct.pack("<Q", 0), Code.AGGREGATE_MALFORMED),
-        ("compact", 9, struct.pack("<Q", UNIT * 180 + 1), Code.AGGREGATE_MALFORMED),
-        ("compact", 17, struct.pack("<Q", 0), Code.AGGREGATE_MALFORMED),
-        ("compact", 25, b"\x7f", Code.AGGREGATE_MALFORMED),
-        ("compact", 30, struct.pack("<I", 181), Code.CIPHERTEXT_MALFORMED),
+        ("compact", 18, struct.pack("<Q", 0), Code.AGGREGATE_MALFORMED),
+        ("compact", 18, struct.pack("<Q", UNIT * 180 + 1), Code.AGGREGATE_MALFORMED),
+        ("compact", 26, struct.pack("<Q", 0), Code.AGGREGATE_MALFORMED),
+        ("compact", 34, b"\x7f", Code.AGGREGATE_MALFORMED),
+        ("compact", 39, struct.pack("<I", 181), Code.CIPHERTEXT_MALFORMED),
     ],
     ids=[
         "version",
         "round",
+        "differences where models are agreed",
+        "unknown content",
+        "models that add to a round",
         "total 0",
         "total too large",
         "total differs",

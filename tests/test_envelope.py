@@ -22,6 +22,7 @@ from secagg.envelope import (
     verify,
 )
 from secagg.errors import Code, RoundError, UpdateError
+from secagg.rule import Answer, Reason, Stage
 
 
 @dataclass
@@ -47,9 +48,18 @@ BALLOT = Ballot(
     federation_id=bytes(range(16)),
     round=7,
     client="hospital-a",
+    stage=Stage.STATISTICS,
     statistics_sha256=b"t" * 32,
-    weights=np.array([0.0, 0.25, 1.0]),
+    answer=Answer.of(np.array([0.0, 0.25, 1.0])),
 )
+
+
+def answering(weights: object, reasons: object = None) -> Ballot:
+    """The ballot with other weights, and other reasons if any are given."""
+    values = np.array(weights)
+    given = np.zeros(values.shape, dtype=np.uint8) if reasons is None else np.array(reasons)
+    return replace(BALLOT, answer=Answer(weights=values, reasons=given))
+
 
 client_names = st.from_regex(r"[a-z0-9_][a-z0-9._-]{0,63}", fullmatch=True)
 counts = st.integers(1, 2**64 - 1)
@@ -79,8 +89,14 @@ ballots = st.builds(
     federation_id=digests(16),
     round=counts,
     client=client_names,
+    stage=st.sampled_from(Stage),
     statistics_sha256=digests(32),
-    weights=st.lists(st.floats(0, 1), min_size=1, max_size=40).map(np.array),
+    answer=st.lists(st.tuples(st.floats(0, 1), st.sampled_from(Reason)), min_size=1, max_size=40).map(
+        lambda items: Answer(
+            weights=np.array([weight for weight, _ in items]),
+            reasons=np.array([reason for _, reason in items], dtype=np.uint8),
+        )
+    ),
 )
 
 
@@ -187,25 +203,60 @@ def test_header_field_out_of_range_is_refused(field: str, value: object) -> None
 def test_ballot_weights_out_of_range_are_refused(weights: list[float]) -> None:
     """Only finite weights in [0, 1], in a row of sensible length."""
     with pytest.raises(RoundError, match=Code.BALLOT_INVALID):
-        replace(BALLOT, weights=np.array(weights))
+        answering(weights)
+
+
+@pytest.mark.parametrize(
+    "reasons", [[], [0], [0, 0, 0], [[0, 0]], [0, max(Reason) + 1], [0, 255], [0.5, 0], [-1, 0]]
+)
+def test_ballot_reasons_out_of_range_are_refused(reasons: list[int]) -> None:
+    """One for each weight, each of those that are known."""
+    with pytest.raises(RoundError, match=Code.BALLOT_INVALID):
+        answering([1.0, 0.0], reasons)
+
+
+@pytest.mark.parametrize("stage", [0, 3, 255])
+def test_a_ballot_on_an_unknown_stage_is_refused(stage: int) -> None:
+    """The byte after the client's name."""
+    data = bytearray(BALLOT.to_bytes())
+    at = 25 + 1 + len(BALLOT.client)
+    assert data[at] == Stage.STATISTICS
+    data[at] = stage
+    with pytest.raises(RoundError, match=Code.BALLOT_INVALID):
+        Ballot.from_bytes(bytes(data))
+
+
+def test_ballots_of_the_first_version_are_refused() -> None:
+    """They do not say which stage they answer."""
+    with pytest.raises(RoundError, match="version 1 is unknown") as caught:
+        Ballot.from_bytes(b"\x01" + BALLOT.to_bytes()[1:])
+    assert caught.value.code is Code.BALLOT_INVALID
+
+
+def test_a_ballot_on_one_stage_is_none_on_the_other() -> None:
+    """A signature covers what was asked."""
+    assert replace(BALLOT, stage=Stage.SCREENING) != BALLOT
+    assert replace(BALLOT, stage=Stage.SCREENING).to_bytes() != BALLOT.to_bytes()
 
 
 def test_a_ballot_has_one_form_for_zero() -> None:
     """-0.0 is written as 0.0, and refused where it is read."""
-    ballot = replace(BALLOT, weights=np.array([1.0, -0.0]))
-    assert ballot == replace(BALLOT, weights=np.array([1.0, 0.0]))
+    ballot = answering([1.0, -0.0])
+    assert ballot == answering([1.0, 0.0])
     with pytest.raises(RoundError, match="canonical"):
-        Ballot.from_bytes(ballot.to_bytes()[:-8] + struct.pack("<d", -0.0))
+        Ballot.from_bytes(ballot.to_bytes()[:-10] + struct.pack("<d", -0.0) + bytes(2))
 
 
-def test_ballot_weights_cannot_be_changed_afterwards() -> None:
+def test_ballot_answers_cannot_be_changed_afterwards() -> None:
     """A ballot keeps its own read-only copy."""
-    weights = np.array([0.5, 0.5])
-    ballot = replace(BALLOT, weights=weights)
-    weights[0] = 1.0
-    assert ballot.weights[0] == 0.5
+    weights, reasons = np.array([0.5, 0.5]), np.zeros(2, dtype=np.uint8)
+    ballot = replace(BALLOT, answer=Answer(weights=weights, reasons=reasons))
+    weights[0], reasons[0] = 1.0, Reason.RULE
+    assert ballot.answer.weights[0] == 0.5 and ballot.answer.reasons[0] == Reason.KEPT
     with pytest.raises(ValueError, match="read-only"):
-        ballot.weights[0] = 1.0
+        ballot.answer.weights[0] = 1.0
+    with pytest.raises(ValueError, match="read-only"):
+        ballot.answer.reasons[0] = Reason.RULE
 
 
 def test_a_signature_of_one_domain_verifies_in_no_other() -> None:

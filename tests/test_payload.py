@@ -37,7 +37,8 @@ def pair_of(name: str) -> KeyPair:
 
 def layout_of(mode: str, *statistics: str) -> Layout:
     """The layout of one protection mode."""
-    return Layout(MANIFEST, derive_mask(MODES[mode], MANIFEST, bytes(16), 1), statistics)
+    groups = (statistics,) if statistics else ()
+    return Layout(MANIFEST, derive_mask(MODES[mode], MANIFEST, bytes(16), 1), groups)
 
 
 def spooled(folder: Path, layout: Layout, name: str = "robust", seed: int = 0) -> UpdateFile:

@@ -21,6 +21,8 @@ from secagg.update import Manifest, TensorSpec
 
 MANIFEST = Manifest(tensors=(TensorSpec(name="a", shape=(3,)), TensorSpec(name="b", shape=(2, 2))))
 
+LAYERS = Protection.selective(significance=Significance.LAYERS, layers=("b",))
+
 protections = st.one_of(
     st.just(Protection.plain()),
     st.just(Protection.full()),
@@ -29,7 +31,7 @@ protections = st.one_of(
         ratio=st.floats(1e-9, 1.0),
         significance=st.sampled_from([Significance.MAGNITUDE, Significance.RANDOM]),
     ),
-    st.just(Protection.selective(significance=Significance.LAYERS, layers=("b",))),
+    st.just(LAYERS),
 )
 
 
@@ -42,7 +44,7 @@ def plan(**changes: object) -> RoundPlan:
         "key_id": bytes(16),
         "manifest": MANIFEST,
         "rule": "ddfed",
-        "statistics_tensors": ("b",),
+        "statistics_blocks": (("b",),),
         "base_round": 2,
         "max_sample_count": 1000,
         "payload_bytes": 12,
@@ -50,10 +52,28 @@ def plan(**changes: object) -> RoundPlan:
     return RoundPlan(**(fields | changes))
 
 
-@given(protections, st.integers(2, 2**40), st.sampled_from([b"", bytes(32)]))
-def test_plan_survives_the_wire(protection: Protection, number: int, mask: bytes) -> None:
+blocks = st.sampled_from([(), (("b",),), (("a",), ("b",)), (("b", "a"),)])
+terms = st.sampled_from([{}, {"divisor": 512}, {"divisor": 2**20}, {"count_unit": 1000}])
+
+
+@given(protections, st.integers(2, 2**40), st.sampled_from([b"", bytes(32)]), blocks, terms)
+def test_plan_survives_the_wire(
+    protection: Protection,
+    number: int,
+    mask: bytes,
+    groups: tuple[tuple[str, ...], ...],
+    terms: dict[str, int],
+) -> None:
     """A plan read from its wire form equals the one written."""
-    original = plan(protection=protection, round=number, base_round=number - 1, mask_sha256=mask)
+    original = plan(
+        protection=protection,
+        round=number,
+        base_round=number - 1,
+        earlier_round=number - 2,
+        mask_sha256=mask,
+        statistics_blocks=groups,
+        **terms,
+    )
     message = plan_to_proto(original, state=RoundState.COLLECTING, collect_remaining_s=2.5)
     again = plan_from_proto(pb.RoundPlan.FromString(message.SerializeToString()))
     assert again == original
@@ -71,6 +91,11 @@ def test_plan_survives_the_wire(protection: Protection, number: int, mask: bytes
         {"payload_bytes": 0},
         {"chunk_bytes": 4 * 1024 * 1024},
         {"chunk_bytes": 1000},
+        {"divisor": -1},
+        {"divisor": 2**20 + 1},
+        {"divisor": 1, "count_unit": 1},
+        {"earlier_round": 3},
+        {"earlier_round": -1},
     ],
 )
 def test_impossible_plans_are_refused(changes: dict[str, object]) -> None:
@@ -88,7 +113,12 @@ def test_impossible_plans_are_refused(changes: dict[str, object]) -> None:
         lambda m: setattr(m, "significance", 9),
         lambda m: setattr(m, "ratio", float("nan")),
         lambda m: setattr(m, "manifest", b"\x01"),
-        lambda m: m.statistics_tensors.append("no such tensor"),
+        lambda m: m.statistics_blocks.add(tensors=["no such tensor"]),
+        lambda m: m.statistics_blocks.add(tensors=[]),
+        lambda m: m.statistics_blocks.add(tensors=["b"]),
+        lambda m: m.statistics_blocks.add(tensors=["a", "a"]),
+        lambda m: setattr(m, "divisor", 2**20 + 1),
+        lambda m: setattr(m, "earlier_round", 3),
         lambda m: setattr(m, "round", 0),
     ],
 )
@@ -123,6 +153,24 @@ def test_contradictory_protections_are_refused(arguments: dict[str, object]) -> 
     """Nothing is left to guess about what is encrypted."""
     with pytest.raises(ConfigError, match="CONFIG_INVALID"):
         Protection(**arguments)
+
+
+@pytest.mark.parametrize("groups", [(("b", "b"),), (("a",), ("a", "b")), ((),), (("a",), ())])
+def test_groups_are_disjoint_and_none_is_empty(groups: tuple[tuple[str, ...], ...]) -> None:
+    """An entry counts once, and a product over nothing is none."""
+    with pytest.raises(RoundError, match="empty, or a tensor is in two") as caught:
+        plan(statistics_blocks=groups)
+    assert caught.value.code is Code.REQUEST_MALFORMED
+
+
+def test_differences_add_to_the_first_model_where_every_round_hides_the_same() -> None:
+    """Elsewhere to the model that the round started from."""
+    lasting = [Protection.plain(), Protection.full(), LAYERS]
+    assert [plan(protection=protection, divisor=512).since for protection in lasting] == [0, 0, 0]
+    for significance in (Significance.MAGNITUDE, Significance.RANDOM):
+        protection = Protection.selective(ratio=0.5, significance=significance)
+        assert plan(protection=protection, divisor=512, base_round=2).since == 2
+        assert plan(protection=protection, divisor=512, base_round=0).since == 0
 
 
 def test_states_have_the_numbers_of_the_wire_contract() -> None:

@@ -7,10 +7,12 @@ import sys
 import secagg
 
 PUBLIC = [
+    "Answer",
     "CiphertextError",
     "Client",
     "Code",
     "ConfigError",
+    "CoordinateRule",
     "CustodyError",
     "FederationEnd",
     "Manifest",
@@ -20,6 +22,7 @@ PUBLIC = [
     "RoundError",
     "RoundPlan",
     "RoundResult",
+    "Reason",
     "RoundState",
     "Rule",
     "RuleLoader",

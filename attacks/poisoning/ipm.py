@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from attacks.poisoning.attack import Attack
+from attacks.poisoning.attack import Attack, Updates, View
 
 
 class InnerProductManipulation(Attack):
-    """g − strength·μ̂ (Xie, Koyejo, Gupta, Fall of Empires, UAI 2019, arXiv 1903.03936).
+    """−strength·μ (Xie, Koyejo, Gupta, Fall of Empires, UAI 2019, arXiv 1903.03936).
 
-    The textbook attacker knows the mean μ of the honest updates. Here it has only the coalition: each
-    attacker trains once on the coalition's pooled data, with the same random numbers, so that all of
-    them hold the same estimate μ̂ = u and send the same model. With f of n clients malicious the mean's
-    inner product with μ turns negative for strength > (n − f)/f.
+    With f of n clients malicious the mean's inner product with μ turns negative for
+    strength > (n − f)/f. All members send the same.
 
-    >>> import numpy as np
-    >>> g, w = np.float32([1, 1]), np.float32([2, 0])
-    >>> InnerProductManipulation(0.5).model(g, w, np.random.default_rng(0)).tolist()
-    [0.5, 1.5]
+    >>> view = View(base=np.zeros(2, np.float32), own=np.float32([[1, -1], [3, 1]]), clients=10)
+    >>> InnerProductManipulation(0.5).forge(view, np.random.default_rng(0)).tolist()
+    [[-1.0, -0.0], [-1.0, -0.0]]
     """
 
     name = "ipm"
     default_strength = 3.0
-    pools_data = True
 
-    def model(
-        self,
-        base: NDArray[np.float32],
-        trained: NDArray[np.float32],
-        generator: np.random.Generator,  # noqa: ARG002
-    ) -> NDArray[np.float32]:
-        """g − strength·μ̂, μ̂ being the update trained on the pooled data."""
-        return base - np.float32(self.strength) * (trained - base)
+    def forge(self, view: View, generator: np.random.Generator) -> Updates:  # noqa: ARG002
+        """The mean, turned around."""
+        return view.everyone(-self.strength * view.mean)

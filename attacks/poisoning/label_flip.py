@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
-from attacks.poisoning.attack import Attack
+from attacks.poisoning.attack import Attack, Labels
 
 
 class LabelFlip(Attack):
@@ -17,8 +14,8 @@ class LabelFlip(Attack):
     """
 
     name = "label-flip"
-    default_strength = None
+    takes_strength = False
 
-    def labels(self, labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    def labels(self, labels: Labels, classes: int) -> Labels:
         """C − 1 − y."""
         return classes - 1 - labels

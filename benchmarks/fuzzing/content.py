@@ -108,6 +108,8 @@ def plan_of(name: str, protection: str, *, statistics: bool = False) -> RoundPla
         max_sample_count=1000,
         payload_bytes=layout.payload_bytes(used),
         count_unit=unit,
+        divisor=512 if statistics else 0,
+        earlier_round=ROUND - 2 if statistics else 0,
     )
 
 
@@ -124,7 +126,7 @@ def layout_of(plan: RoundPlan) -> Layout:
 
 def _layout(protection: str, statistics: bool) -> Layout:
     mask = derive_mask(PROTECTIONS[protection], MANIFEST, FEDERATION_ID, ROUND)
-    return Layout(MANIFEST, mask, ("last.weight",) if statistics else ())
+    return Layout(MANIFEST, mask, (("last.weight",),) if statistics else ())
 
 
 def secret_key(used: Profile) -> SecretKey:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import struct
-from hashlib import sha256
 from pathlib import Path
 
 from benchmarks.fuzzing import content
 from benchmarks.fuzzing.content import MANIFEST, ROUND, Source
 from benchmarks.fuzzing.form import Form
 from benchmarks.fuzzing.signed import RATIO, ballot_of, decoded, header_of, signed_forms
+from benchmarks.fuzzing.statistics import statistics_forms
 from secagg._proto import aggregator_pb2 as pb
-from secagg.aggregate import Shares, WeightedUpdates, open_aggregate, write_aggregate
+from secagg.aggregate import (
+    Additions,
+    AggregateFile,
+    Onto,
+    Shares,
+    WeightedUpdates,
+    open_aggregate,
+    write_aggregate,
+)
 from secagg.ckks import (
     Opener,
     PublicKey,
@@ -28,7 +35,6 @@ from secagg.envelope import Ballot, UpdateHeader
 from secagg.model_file import model_to_bytes, read_model
 from secagg.payload import UpdateFile
 from secagg.plan import RoundState, plan_from_proto, plan_to_proto
-from secagg.release import Quantity, assemble_statistics, open_release
 from secagg.selection import Mask
 from secagg.server.admission import check_against_plan
 from secagg.update import Manifest, TensorSpec
@@ -44,6 +50,7 @@ PAYLOADS = (
 )
 """Profiles and protections whose payloads and aggregates are read."""
 MODEL_MAX_BYTES = 2**22
+DIVISOR = 512
 
 
 def forms(folder: Path) -> list[Form]:
@@ -51,7 +58,8 @@ def forms(folder: Path) -> list[Form]:
     return [
         *(_payload(name, protection, folder) for name, protection in PAYLOADS),
         *(_aggregate(name, protection, folder) for name, protection in PAYLOADS),
-        _statistics(folder),
+        _differences(folder),
+        *statistics_forms(folder),
         _header(),
         _ballot(),
         _scalar("linear", 1),
@@ -120,32 +128,33 @@ def _aggregate(name: str, protection: str, folder: Path) -> Form:
     )
 
 
-def _statistics(folder: Path) -> Form:
-    plan, used = content.plan_of("robust", "full", statistics=True), profile("robust")
-    layout, opener = content.layout_of(plan), Opener(content.secret_key(profile("robust")))
-    quantities = Quantity.SQUARED_NORM | Quantity.REFERENCE_DOT
-    made = []
+def _differences(folder: Path) -> Form:
+    """An aggregate of differences, onto an earlier one."""
+    plan, used = content.plan_of("robust", "layers"), profile("robust")
+    layout, opener, made = content.layout_of(plan), Opener(content.secret_key(used)), []
     for number in range(2):
-        entries = [
-            b"".join(
-                struct.pack("<dB", place + number, kind) + content.scalar_of(kind, f"{number} {place} {kind}")
-                for kind in (2, 1)
+        before = None
+        for round in (ROUND - 1, ROUND):
+            path = content.write(folder / "update", content.payload_of(plan, f"difference {number} {round}"))
+            out = folder / f"differences-{round}"
+            updates = WeightedUpdates(
+                round=round,
+                paths=(path,),
+                weights=(DIVISOR,),
+                layout=layout,
+                profile=used,
+                additions=Additions(divisor=DIVISOR, since=0, before=before),
             )
-            for place in range(3)
-        ]
-        assemble_statistics(
-            folder / "statistics",
-            round=ROUND,
-            update_ids=[sha256(bytes((number, place))).digest()[:16] for place in range(3)],
-            released=entries,
-            layout=layout,
-            quantities=quantities,
-        )
-        made.append((folder / "statistics").read_bytes())
+            write_aggregate(out, updates)
+            before = AggregateFile(path=out, round=round, layout=layout, profile=used)
+        made.append(out.read_bytes())
+    onto = Onto(since=0, model=Source("initial").floats(MANIFEST.size), divisor=DIVISOR)
     return Form(
-        name="statistics",
+        name="aggregate of differences",
         messages=tuple(made),
-        parse=lambda data: open_release(data, round=ROUND, layout=layout, profile=used, opener=opener),
+        parse=lambda data: open_aggregate(
+            data, round=ROUND, layout=layout, profile=used, opener=opener, onto=onto
+        ),
     )
 
 

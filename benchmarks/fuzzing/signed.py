@@ -20,6 +20,7 @@ from secagg.custody.descriptor import SignedDescriptor
 from secagg.envelope import SIGNATURE_BYTES, Ballot, Domain, PayloadKind, UpdateHeader, sign, verify
 from secagg.errors import Code, RoundError, TransferError
 from secagg.plan import RoundPlan
+from secagg.rule import Answer, Stage
 from secagg.selection import Mask
 from secagg.server.admission import check_against_plan, signed_header
 from secagg.server.work import check_mask, check_update
@@ -75,12 +76,14 @@ def header_of(plan: RoundPlan, payload: bytes, kind: PayloadKind = PayloadKind.U
 def ballot_of(seed: str, size: int) -> bytes:
     """A ballot's canonical bytes."""
     weights = np.abs(Source(seed).floats(size)).astype(np.float64)
+    weights[::3] = 0.0
     return Ballot(
         federation_id=FEDERATION_ID,
         round=ROUND,
         client=PEER.name,
+        stage=Stage.SCREENING if size % 2 else Stage.STATISTICS,
         statistics_sha256=sha256(seed.encode()).digest(),
-        weights=weights,
+        answer=Answer.of(weights),
     ).to_bytes()
 
 

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import dataclass, field
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -26,8 +26,7 @@ FOLDER = HOME / "byzfl"
 
 Vectors = np.ndarray
 Aggregator = Callable[[Vectors], Vectors]
-Maker = Callable[[Any, int], Aggregator]
-"""Package, f -> aggregator of float64 [n, d]."""
+"""Of float64 [n, d]."""
 
 
 def install() -> None:
@@ -68,52 +67,96 @@ def aggregators() -> Any:
     return importlib.import_module("byzfl.aggregators")
 
 
-def _simple(name: str, **fixed: float) -> Maker:
-    return lambda package, f: getattr(package, name)(**fixed)  # noqa: ARG005
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One of byzfl's classes.
+
+    Args:
+        kind: its name.
+        takes_f: True if it is told how many are malicious.
+        parameters: this project's names of its other parameters -> byzfl's.
+    """
+
+    kind: str
+    takes_f: bool = True
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    def made(self, given: Mapping[str, float], f: int) -> Any:
+        """The object, with what is given for it and byzfl's defaults for the rest."""
+        own = {theirs: given[name] for name, theirs in self.parameters.items() if name in given}
+        # Counts must be whole numbers there.
+        whole = {name: int(value) if name in ("T", "L") else value for name, value in own.items()}
+        return getattr(aggregators(), self.kind)(**whole, **({"f": f} if self.takes_f else {}))
 
 
-def _with_f(name: str) -> Maker:
-    return lambda package, f: getattr(package, name)(f=f)
-
-
-def _after(before: Maker, then: Maker, package: Any, f: int) -> Aggregator:
-    first, second = before(package, f), then(package, f)
-    # byzfl's clipping changes its argument.
-    return lambda vectors: second(first(vectors.copy()))
-
-
-RULES: Mapping[str, Maker] = MappingProxyType(
+RULES: Mapping[str, Part] = MappingProxyType(
     {
-        "mean": _simple("Average"),
-        "median": _simple("Median"),
-        "trimmed-mean": _with_f("TrMean"),
-        "geometric-median": _simple("GeometricMedian"),
-        "krum": _with_f("Krum"),
-        "multi-krum": _with_f("MultiKrum"),
-        "centred-clipping": _simple("CenteredClipping", tau=1.0),
-        "mda": _with_f("MDA"),
-        "monna": _with_f("MoNNA"),
-        "meamed": _with_f("Meamed"),
-        "caf": _with_f("CAF"),
-        "smea": _with_f("SMEA"),
-        "nnm": partial(_after, _with_f("NNM"), _simple("Average")),
-        "nnm+krum": partial(_after, _with_f("NNM"), _with_f("Krum")),
-        "nnm+median": partial(_after, _with_f("NNM"), _simple("Median")),
-        "nnm+trimmed-mean": partial(_after, _with_f("NNM"), _with_f("TrMean")),
-        "nnm+geometric-median": partial(_after, _with_f("NNM"), _simple("GeometricMedian")),
-        "arc": partial(_after, _with_f("ARC"), _simple("Average")),
-        "clipping": partial(_after, _simple("Clipping", c=1.0), _simple("Average")),
+        "mean": Part(kind="Average", takes_f=False),
+        "median": Part(kind="Median", takes_f=False),
+        "trimmed-mean": Part(kind="TrMean"),
+        "meamed": Part(kind="Meamed"),
+        "krum": Part(kind="Krum"),
+        "multi-krum": Part(kind="MultiKrum"),
+        "geometric-median": Part(
+            kind="GeometricMedian", takes_f=False, parameters={"nu": "nu", "steps": "T"}
+        ),
+        "centered-clipping": Part(
+            kind="CenteredClipping", takes_f=False, parameters={"tau": "tau", "iterations": "L"}
+        ),
+        "mda": Part(kind="MDA"),
+        "monna": Part(kind="MoNNA"),
+        "caf": Part(kind="CAF"),
+        "smea": Part(kind="SMEA"),
     }
 )
-"""This project's names of rules -> byzfl's, with byzfl's defaults where there is a parameter beside f."""
+"""This project's names of rules -> byzfl's."""
+MIXING: Mapping[str, Part] = MappingProxyType(
+    {
+        "nnm": Part(kind="NNM"),
+        "arc": Part(kind="ARC"),
+        "norm-clipping": Part(kind="Clipping", takes_f=False, parameters={"c": "c"}),
+    }
+)
+"""What may precede a rule, as in ``nnm+krum``; by itself it precedes the mean."""
+
+
+def names(rule: str) -> list[str]:
+    """The parts of a rule's name, the aggregator last.
+
+    >>> names("nnm:f=3"), names("nnm+krum:f=3"), names("krum")
+    (['nnm', 'mean'], ['nnm', 'krum'], ['krum'])
+    """
+    parts = rule.partition(":")[0].split("+")
+    return [*parts, "mean"] if parts[-1] in MIXING else parts
+
+
+def known(rule: str) -> bool:
+    """True if byzfl has such a rule."""
+    *before, last = names(rule)
+    return last in RULES and all(part in MIXING for part in before)
 
 
 def aggregator(rule: str, f: int) -> Aggregator:
-    """byzfl's aggregator of this name for f attackers; it may keep state from one call to the next.
+    """byzfl's aggregator for f attackers; it may keep state from one call to the next.
+
+    Args:
+        rule: ``NAME``, ``NAME:PARAMETER=NUMBER,…``, or ``MIXING+NAME…``; parameters that byzfl does not have
+            are left out.
+        f: how many may be malicious.
 
     Raises:
-        KeyError: byzfl has none; the message names those it has.
+        KeyError: byzfl has none such.
     """
-    if rule not in RULES:
-        raise KeyError(f"byzfl has no {rule!r}; it has {', '.join(RULES)}")
-    return RULES[rule](aggregators(), f)
+    pairs = (item.partition("=") for item in rule.partition(":")[2].split(",") if item)
+    given = {name.strip(): float(value) for name, _, value in pairs}
+    *before, last = names(rule)
+    mixing, final = [MIXING[part].made(given, f) for part in before], RULES[last].made(given, f)
+
+    def aggregate(vectors: Vectors) -> Vectors:
+        # A copy: byzfl's clipping changes its argument.
+        mixed = vectors.copy()
+        for step in mixing:
+            mixed = step(mixed)
+        return np.asarray(final(mixed))
+
+    return aggregate

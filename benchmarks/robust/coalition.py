@@ -11,9 +11,14 @@ from benchmarks.robust.cell import NO_ATTACK, Cell
 from benchmarks.robust.federation import Federation, Flat, sendable
 from defenses import load_rule
 from secagg.errors import Code, ConfigError
+from secagg.rule import Rule
 from secagg.simulation.datasets import Samples
 
 _FORGING = 9
+APART = 0.05
+"""What each attacker adds by itself, as a share of its update's length: many published attacks send the same
+from all attackers, which a comparison of updates would see before any rule.
+"""
 
 
 def attack_of(text: str) -> Attack | None:
@@ -36,38 +41,67 @@ class Coalition:
     def __init__(self, cell: Cell, federation: Federation) -> None:
         self._cell, self._federation = cell, federation
         self._attack = attack_of(cell.attack)
-        self._rule = None if cell.domain == "byzfl" else load_rule(cell.resolved_rule)
+        self._rule = known_rule(cell)
+        test = federation.test
+        triggered = None if self._attack is None else self._attack.triggered(test.values, test.labels)
+        self._triggered = None if triggered is None else Samples(values=triggered[0], labels=triggered[1])
 
     def falsify(self, samples: Samples, generator: np.random.Generator) -> Samples:
         """What an attacker trains on instead of its samples."""
         assert self._attack is not None
-        labels = self._attack.labels(samples.labels, self._federation.dataset.classes)
-        return Samples(values=samples.values, labels=labels)
+        classes = self._federation.dataset.classes
+        values, labels = self._attack.falsify(samples.values, samples.labels, classes, generator)
+        return Samples(values=values, labels=labels)
 
-    def forged(self, base: Flat, updates: Flat, members: NDArray[np.int64], round: int) -> Flat:
+    def counts(self, trained: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many samples each of a round's clients says it has, int64 [n].
+
+        Args:
+            trained: how many it has trained on, the malicious ones' last.
+        """
+        stated = trained.copy()
+        for place in range(len(trained) - self._cell.malicious, len(trained)):
+            assert self._attack is not None
+            stated[place] = self._attack.sample_count(int(trained[place]))
+        return stated
+
+    def forged(self, base: Flat, updates: Flat, round: int) -> Flat:
         """What the malicious ones send, float32 [f, d].
 
         Args:
             base: the model the round started from.
             updates: what training gave, the malicious ones' last, float32 [n, d].
-            members: who they are.
             round: its number.
         """
         assert self._attack is not None
-        honest = len(members) - self._cell.malicious
+        honest = len(updates) - self._cell.malicious
         view = View(
             base=base,
             own=updates[honest:],
             others=updates[:honest],
-            clients=len(members),
+            clients=len(updates),
             round=round,
             initial=self._federation.initial,
             rule=self._rule,
+            manifest=self._federation.manifest,
         )
         generator = np.random.default_rng([self._cell.setting.seed, round, _FORGING])
         with np.errstate(over="ignore", invalid="ignore"):
-            return sendable(self._attack.forge(view, generator))
+            rows = sendable(self._attack.forge(view, generator))
+            lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+            noise = generator.normal(0.0, APART / np.sqrt(rows.shape[1]), rows.shape)
+            return sendable((rows + lengths * noise).astype(np.float32))
 
     def success(self, model: Flat) -> float | None:
         """How often the model does what a backdoor is for, in [0, 1]; None for other attacks."""
+        return None if self._triggered is None else self._federation.accuracy(model, self._triggered)[0]
+
+
+def known_rule(cell: Cell) -> Rule | None:
+    """The rule as the attackers know it; None for one that only byzfl has."""
+    try:
+        return load_rule(cell.resolved_rule)
+    except ConfigError:
+        if cell.domain != "byzfl":
+            raise
         return None

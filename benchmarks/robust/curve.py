@@ -169,14 +169,15 @@ class Play:
         ]
         updates = np.stack([update for update, _ in trained])
         if malicious:
-            updates[honest:] = self._coalition.forged(state.model, updates, members, round)
+            updates[honest:] = self._coalition.forged(state.model, updates, round)
+        counts = np.array([count for _, count in trained], dtype=np.int64)
         verdict = domain.round(
             Submissions(
                 round=round,
                 base=state.model,
                 before=state.before,
                 updates=updates,
-                counts=np.array([count for _, count in trained], dtype=np.int64),
+                counts=self._coalition.counts(counts) if malicious else counts,
                 root=self._root(state.model, round),
                 history=self._history(state, members, updates),
             )

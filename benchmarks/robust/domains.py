@@ -39,7 +39,7 @@ def domain_of(cell: Cell, manifest: Manifest) -> Domain:
         ConfigError: as ``load_rule`` and ``Cipher``.
     """
     if cell.domain == "byzfl":
-        return Byzfl(byzfl_name(cell.rule), cell.assumed)
+        return Byzfl(cell.resolved_rule, cell.assumed)
     rule = load_rule(cell.resolved_rule)
     return Cipher(rule, manifest) if cell.domain == "cipher" else Plain(rule, manifest)
 
@@ -51,13 +51,8 @@ def warm_domain_of(cell: Cell, manifest: Manifest) -> Domain:
     return Plain(load_rule(cell.resolved_rule), manifest)
 
 
-def byzfl_name(rule: str) -> str:
-    """What byzfl's counterpart of a rule is called in ``byzfl_rules``: the name without its parameters."""
-    return rule.partition(":")[0]
-
-
 def possible(rule: str, domain: str) -> bool:
     """True if there is such a cell: no coordinate rule on ciphertexts, none that byzfl does not have."""
     if domain == "byzfl":
-        return byzfl_name(rule) in byzfl_rules.RULES
+        return byzfl_rules.known(rule)
     return domain == "plain" or not isinstance(load_rule(rule.replace("{f}", "0")), CoordinateRule)

@@ -18,11 +18,18 @@ SHORT = (
 )
 """Some ten minutes on two cores."""
 
-LONG_ROUNDS, LONG_START = 50, 31
+SHARED_RULES = (
+    *("mean", "krum:f={f},k_min=1", "multi-krum:f={f}", "nnm+krum:f={f}", "median", "trimmed-mean:f={f}"),
+    *("meamed:f={f}", "geometric-median:steps=3,nu=0.1", "mda:f={f}", "monna:f={f}", "caf:f={f}"),
+    "arc+multi-krum:f={f}",
+)
+"""Those that byzfl has, too."""
+
+LONG_ROUNDS, LONG_START = 46, 31
 CAMPAIGN = (
     Grid(rules=RULES, attacks=ATTACKS, starts=(LONG_START,)),
-    Grid(rules=FEW_RULES, attacks=FEW_ATTACKS, starts=(LONG_START,), fractions=(0.1, 0.2, 0.4)),
-    Grid(rules=RULES, attacks=("ipm", "alie", "sign-flip"), starts=(LONG_START,), domains=("byzfl",)),
+    Grid(rules=FEW_RULES, attacks=FEW_ATTACKS, starts=(LONG_START,), fractions=(0.2, 0.4)),
+    Grid(rules=SHARED_RULES, attacks=("ipm", "alie"), starts=(LONG_START,), domains=("plain", "byzfl")),
     Grid(rules=FEW_RULES, attacks=("ipm", "sign-flip"), starts=(LONG_START,), domains=("cipher",)),
     Grid(rules=FEW_RULES, attacks=("ipm", "sign-flip"), starts=(COLD,)),
     Grid(datasets=("cifar10",), rules=FEW_RULES, attacks=("ipm", "sign-flip"), starts=(LONG_START,)),

@@ -11,11 +11,32 @@ from benchmarks.robust.domains import possible
 from defenses import load_rule
 from secagg.errors import Code, ConfigError
 
-KRUM = "krum:f={f},k_min=1"
-FEW_RULES = ("mean", "ddfed", "multi-krum:f={f}", "trimmed-mean:f={f}", "nnm:f={f}")
-RULES = (*FEW_RULES, KRUM, "median", "geometric-median", "centred-clipping")
-FEW_ATTACKS = ("ipm", "alie", "sign-flip", "label-flip")
-ATTACKS = (*FEW_ATTACKS, "scaling", "gaussian", "min-max")
+FEW_RULES = (
+    "mean",
+    "ddfed",
+    "ddfed-hardened:f={f}",
+    "multi-krum:f={f}",
+    "nnm+krum:f={f}",
+    "trimmed-mean:f={f}",
+)
+RULES = (
+    *FEW_RULES,
+    "krum:f={f},k_min=1",
+    "median",
+    "geometric-median",
+    "centered-clipping",
+    "norm-clipping",
+    "mda:f={f}",
+    "dnc:f={f}",
+    "flame",
+    "fltrust",
+    "foolsgold",
+)
+FEW_ATTACKS = ("ipm", "alie:1.5", "sign-flip", "label-flip")
+ATTACKS = (
+    *FEW_ATTACKS,
+    *("gaussian", "min-max", "mimic", "model-scaling", "model-negation", "backdoor", "adaptive"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,12 @@ from benchmarks.robust.store import Outcome
 from secagg.overhead.table import titled
 
 TABLE_FILE = "robustness.md"
+LEGEND = (
+    "Accuracy in per cent; in parentheses the share of the malicious that were rejected, in brackets how "
+    "often a backdoor works; `3!`: the rule refused 3 rounds, which leave the model as it was."
+)
+_COLUMNS = 8
+"""Attacks beside each other on a console."""
 Ended = Sequence[tuple[Cell, Outcome]]
 
 
@@ -75,26 +81,23 @@ def grids(ended: Ended) -> Iterator[Grid]:
 def print_tables(ended: Ended, console: Console) -> None:
     """Accuracy, and recall of rejections where a rule gives weights."""
     for grid in grids(ended):
-        table = titled(f"Accuracy (recall of rejections), {grid.title}")
-        table.add_column("rule", no_wrap=True)
-        for column in grid.columns:
-            table.add_column(column, justify="right")
-        for name, figures in zip(grid.rows, grid.figures, strict=True):
-            table.add_row(name, *(accuracy_text(figure) for figure in figures))
-        console.print()
-        console.print(table)
+        for at in range(0, len(grid.columns), _COLUMNS):
+            part = slice(at, at + _COLUMNS)
+            table = titled(f"Accuracy (recall of rejections), {grid.title}")
+            table.add_column("rule", no_wrap=True)
+            for column in grid.columns[part]:
+                table.add_column(column, justify="right", no_wrap=True)
+            for name, figures in zip(grid.rows, grid.figures, strict=True):
+                table.add_row(name, *(accuracy_text(figure) for figure in figures[part]))
+            console.print()
+            console.print(table)
 
 
 def write_markdown(ended: Ended, out: Path) -> Path:
     """``robustness.md``: per grid accuracy, precision, server seconds, and weights' distance."""
     lines: list[str] = []
     for grid in grids(ended):
-        lines += [
-            f"### {grid.title}",
-            "",
-            "Accuracy; in parentheses the share of the malicious that were rejected.",
-        ]
-        lines += ["", *_markdown(grid, accuracy_text), ""]
+        lines += [f"### {grid.title}", "", LEGEND, "", *_markdown(grid, accuracy_text), ""]
         lines += [
             "Precision of rejections where somebody attacks; without attack the share of honest clients kept."
         ]
@@ -132,7 +135,7 @@ def accuracy_text(figure: dict[str, Any] | None) -> str:
     if figure["recall"] is not None:
         text += f" ({figure['recall']:.2f})"
     if figure["attack_success"] is not None:
-        text += f" [{100 * figure['attack_success']:.0f}% success]"
+        text += f" [{100 * figure['attack_success']:.0f}]"
     return text + (f" {figure['refused_rounds']}!" if figure["refused_rounds"] else "")
 
 

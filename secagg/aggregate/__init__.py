@@ -1,4 +1,4 @@
-"""A round's aggregate, hidden blocks still sealed: its updates' weighted mean, or what they add to a model."""
+"""A round's aggregate, hidden blocks still sealed: its updates' mean, or what they add to a model."""
 
 from secagg.aggregate.form import AggregateFile, Shares, aggregate_bytes
 from secagg.aggregate.opening import Onto, open_aggregate

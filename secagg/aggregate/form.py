@@ -40,8 +40,9 @@ class Shares:
 def front_bytes(layout: Layout, profile: Profile) -> int:
     """Length of what precedes the blocks.
 
-    Version byte, u64 round, u8 content (0 models, 1 differences), u64 round of the model that differences add to
-    (0 for models), u64 weight total or divisor; under a quantising profile also the u64 count that stands for weight
+    Version byte, u64 round, u8 content (0 models, 1 differences), u64 round of the model that differences add
+    to (0 for models), u64 weight total or divisor; under a quantising profile also the u64 count that stands
+    for weight
     1, and one int8 per tensor: the scales.
     """
     shares = _SHARES.size + len(layout.manifest.tensors) if profile.quantised else 0
@@ -73,7 +74,7 @@ def pack_front(round: int, since: int | None, total: int, shares: Shares | None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """What precedes the blocks: ``since`` is None for models, ``shares`` None unless the profile quantises."""
+    """What precedes the blocks; ``since`` is None for models, ``shares`` unless the profile quantises."""
 
     total: int
     since: int | None

@@ -54,9 +54,9 @@ def open_aggregate(
         onto: what it must add to, if it holds differences; None if it holds the mean of models.
 
     Raises:
-        CiphertextError: AGGREGATE_MALFORMED for another version, round, content or length, an impossible weight
-            total, other scales or a visible value that is not finite; CIPHERTEXT_MALFORMED or PROFILE_MISMATCH from
-            a hidden block.
+        CiphertextError: AGGREGATE_MALFORMED for another version, round, content or length, an impossible
+            weight total, other scales or a visible value that is not finite; CIPHERTEXT_MALFORMED or
+            PROFILE_MISMATCH from a hidden block.
     """
     if isinstance(source, bytes):
         return _open(memoryview(source), round, layout, profile, opener, shares, onto)

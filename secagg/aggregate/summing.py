@@ -28,8 +28,8 @@ class Additions:
     Args:
         divisor: what the weighted sum is divided by: the plan's.
         since: the round whose model it adds to; 0 for the initial one.
-        before: the aggregate of the round between, if there is one: what this one's sum is added to. It adds to
-            the same model, and has the same layout and divisor.
+        before: the aggregate of the round between, if there is one: what this one's sum is added to. It adds
+            to the same model, and has the same layout and divisor.
     """
 
     divisor: int
@@ -102,8 +102,8 @@ class WeightedUpdates:
 def mean_error_bound(updates: WeightedUpdates, *, max_abs: float = 1.0) -> float:
     """Largest |opened - exact| of a hidden value; see ``bounds.error_bound``.
 
-    Where clients weighted their values, k of them rounded to a step each and the sum is divided by Σ n/unit. Of
-    differences this is what one round adds to the error.
+    Where clients weighted their values, k of them rounded to a step each and the sum is divided by Σ n/unit.
+    Of differences this is what one round adds to the error.
 
     Args:
         max_abs: bound on |value| of every update.

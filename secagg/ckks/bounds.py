@@ -25,19 +25,22 @@ A centred binomial over 2 x 21 coins is a sum of 42 independent signs of size 1/
 """
 
 FLOODING = 2**16
-"""What a released scalar is flooded with: a whole number drawn uniformly from ±FLOODING, in units of 1/scale² (1.5e-5
-at most under ``robust``).
+"""What a released scalar is flooded with: a whole number drawn uniformly from ±FLOODING, in units of 1/scale²
+(1.5e-5 at most under ``robust``).
 
-Why: CKKS is not IND-CPA-D (Li, Micciancio, EUROCRYPT 2021). An opened number carries the noise of the ciphertexts
-it was computed from, and who holds those, and knows the exact number, learns about the noise and in the end the key.
+Why: CKKS is not IND-CPA-D (Li, Micciancio, EUROCRYPT 2021). An opened number carries the noise of the
+ciphertexts it was computed from, and who holds those, and knows the exact number, learns about the noise and
+in the end the key.
 
-What it is worth: the noise of ⟨u, v⟩ deviates by sqrt(10.5·(‖u‖² + ‖v‖²))·scale = 2.1e5·sqrt(‖u‖² + ‖v‖²) units, the
-flooding by 2^16/sqrt(3) = 3.8e4. The distance between releases with noise that differs by its own deviation is then
-above 1 for ‖u‖ > 0.2, where 2^-40 per release would take flooding of about 2^57 units, an error of 10^8 in every
-entry: with one 60-bit prime no flooding that leaves the statistics of use hides the noise. So what protects is that
-opened statistics go to nobody who lacks the key: the aggregator is told answers alone, n numbers of 20 bits per
-stage, and does not know the exact products either. The flooding makes two releases of one number differ in more than
-encryption noise, and no opened digit below 1e-5 mean anything.
+What it is worth: the noise of ⟨u, v⟩ deviates by sqrt(10.5·(‖u‖² + ‖v‖²))·scale = 2.1e5·sqrt(‖u‖² + ‖v‖²)
+units, the flooding by 2^16/sqrt(3) = 3.8e4. The distance between releases with noise that differs by its own
+deviation is then above 1 for ‖u‖ > 0.2, where 2^-40 per release would take flooding of about 2^57 units, an
+error of 10^8 in every
+entry: with one 60-bit prime no flooding that leaves the statistics of use hides the noise. So what protects
+is that
+opened statistics go to nobody who lacks the key: the aggregator is told answers alone, n numbers of 20 bits
+per stage, and does not know the exact products either. The flooding makes two releases of one number differ
+in more than encryption noise, and no opened digit below 1e-5 mean anything.
 """
 
 ROUNDING_VARIANCE = 1.0 / 12.0
@@ -162,19 +165,21 @@ def product_error_bound(profile: Profile, left_norm: float, right_norm: float, v
 
 
 def distance_resolution(profile: Profile, values: int) -> float:
-    """How far ‖u − v‖² = G_uu + G_vv − 2·G_uv of two seals of one vector opens from 0, with probability ≥ 1 - 2^-40.
+    """How far ‖u − v‖² = G_uu + G_vv − 2·G_uv of two seals of one vector opens from 0, with probability ≥ 1 -
+    2^-40.
 
-    All three are exact for the sealed vectors, noise included, but for their own encryptions of zero and flooding.
-    So what opens is ‖e − e'‖², less the biases of G_uu and G_vv, which equal its mean 2vD (proxy 2v for each of D
-    coefficients, tail as in ``product_error_bound``), plus four times the rest. It is also how far a squared norm
-    near 0 opens from it.
+    All three are exact for the sealed vectors, noise and rounding included, but for their own encryptions of
+    zero and flooding. So what opens is ‖e − e'‖², of mean 2vD (proxy 2v for each of D coefficients, tail as
+    in ``product_error_bound``), less the biases of G_uu and G_vv, which take n/6 more off: equal vectors
+    round alike; plus four times the rest. It is also how far a squared norm near 0 opens from it.
     """
     scale = _product_scale(profile)
     padded = profile.ciphertext_count(values) * profile.poly_degree
     x = log(8) - FAILURE_LOG2 * log(2)
     quadratic = 2 * NOISE_VARIANCE * 2 * (sqrt(padded * x) + x)
     zero = sqrt(2 * x * NOISE_VARIANCE * (2 * profile.poly_degree + 1))
-    return (quadratic + 4 * (zero + FLOODING)) / scale**2
+    rounding = 2 * ROUNDING_VARIANCE * values
+    return (quadratic + rounding + 4 * (zero + FLOODING)) / scale**2
 
 
 def _product_scale(profile: Profile) -> float:

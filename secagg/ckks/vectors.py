@@ -164,7 +164,8 @@ def weighted_sum(
         profile: the vectors'.
         ciphertexts: which; other ranges can be summed elsewhere at the same time. What precedes the first is
             ``wire.aggregate_header``.
-        onto: an aggregate vector of equally many values that the sum is added to, by index; not for ``Slots``.
+        onto: an aggregate vector of equally many values that the sum is added to, by index; not for
+            ``Slots``.
 
     Raises:
         CiphertextError: as ``parse_sealed`` and ``parse_aggregate``.

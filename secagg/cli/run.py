@@ -42,8 +42,9 @@ from rich.console import Console
 )
 @click.option(
     "--poison",
-    metavar="ATTACK:FRACTION[:STRENGTH]",
-    help="sign-flip, ipm, gaussian, scaling or label-flip by so large a share of the clients.",
+    metavar="ATTACK:FRACTION[:STRENGTH][@ROUND]",
+    help="An attack by so large a share of the clients, from a round on: sign-flip, ipm, alie, min-max, "
+    "label-flip, backdoor, adaptive and more; a name that is none lists all.",
 )
 @click.option("--seed", type=int, help="Of everything that is drawn.  [default: 0]")
 @click.option("--out", metavar="DIR", help="Folder for result.json, model.npz and logs.  [default: runs/run]")

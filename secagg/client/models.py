@@ -87,7 +87,8 @@ class Models:
         return self._open(self._file(plan.round, layout, plan.profile), plan.key_id, shares, onto)
 
     def of(self, round: int, form: Form, key_id: bytes) -> NDArray[np.float32]:
-        """The model that a round ended with, float32 [d]; 0: the initial one. Downloaded unless it is open already.
+        """The model that a round ended with, float32 [d]; 0: the initial one. Downloaded unless it is open
+        already.
 
         Raises:
             SecaggError: it can't be downloaded, or isn't what it should be.
@@ -99,8 +100,8 @@ class Models:
         return flat
 
     def remember(self, round: int, flat: NDArray[np.float32], form: Form) -> None:
-        """Keep an open model. Of models, only the last is needed again; of differences, what they add to and are
-        compared with as well."""
+        """Keep an open model. Of models, only the last is needed again; of differences, what they add to and
+        are compared with as well."""
         self._models[round] = flat
         last = sorted(self._models)[-2:] if form.differences else [round]
         needed = {*last, 0} if form.differences else set(last)

@@ -170,7 +170,7 @@ class Round:
         return self._result
 
     def _check_statistics(self) -> None:
-        """The plan may release inner products only over what the agreed rule needs, of updates as it needs them."""
+        """The plan may release what the agreed rule needs, of updates as it needs them, and nothing else."""
         request = self._rules(self.plan.rule).request(self.plan.manifest)
         differences = request is not None and not request.models
         blocks = request.blocks if request is not None else ()
@@ -306,7 +306,8 @@ class Round:
             if not status.contributor:
                 raise RoundError(
                     Code.NOT_A_CONTRIBUTOR,
-                    f"the server counts no update of {self._federation.identity.name!r} in round {self.number}",
+                    f"the server counts no update of {self._federation.identity.name!r} "
+                    f"in round {self.number}",
                     round=self.number,
                 )
             if status.ballot_wanted and status.state is state:

@@ -24,19 +24,22 @@ FLOAT32_BYTES = 4
 class Layout:
     """The order in which the entries of an update travel.
 
-    Blocks come in the order "rest" (every tensor that statistics do not name), then one block for each group of
-    tensors whose inner products are released: "statistics", or "statistics-1", "statistics-2", …; an empty one is
-    left out. Within a block, hidden entries keep the order of the flat vector, and so do visible ones.
+    Blocks come in the order "rest" (every tensor that statistics do not name), then one block for each group
+    of
+    tensors whose inner products are released: "statistics", or "statistics-1", "statistics-2", …; an empty
+    one is left out. Within a block, hidden entries keep the order of the flat vector, and so do visible ones.
 
-    If anything at all is hidden and the groups are a part of the model only, they are hidden whole, whatever the
-    mask says of them: the product with an earlier model is formed slot by slot, so their entries must keep their
-    slots while the mask changes; and in a last layer the positions of hidden entries alone betray labels.
+    If anything at all is hidden and the groups are a part of the model only, they are hidden whole, whatever
+    the
+    mask says of them: the product with an earlier model is formed slot by slot, so their entries must keep
+    their slots while the mask changes; and in a last layer the positions of hidden entries alone betray
+    labels.
 
     Args:
         manifest: names and shapes of the update's tensors.
         mask: which entries are encrypted.
-        statistics_blocks: the groups of tensors; empty if no inner product is released, or over all tensors at
-            once.
+        statistics_blocks: the groups of tensors; empty if no inner product is released, or over all tensors
+            at once.
 
     Raises:
         UpdateError: MASK_MISMATCH if the mask covers another number of entries; MANIFEST_MISMATCH for a
@@ -95,7 +98,7 @@ class Layout:
 
     @property
     def product_blocks(self) -> range:
-        """Indices of the blocks that products run over: those of the groups if there are any, else all there is."""
+        """Indices of the blocks that products run over: those of the groups if there are any, else all."""
         return range(len(self.blocks) - len(self.statistics_blocks or self.blocks), len(self.blocks))
 
     def same_slots(self, other: Layout, block: int) -> bool:

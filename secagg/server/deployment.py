@@ -104,8 +104,8 @@ class Deployment:
 
     @property
     def divisor(self) -> int:
-        """What sums of differences are divided by, 0 if models travel; half of the headroom is left for steps that are
-        longer than the mean's."""
+        """What sums of differences are divided by, 0 if models travel; half of the headroom is left for steps
+        that are longer than the mean's."""
         differences = self.request is not None and not self.request.models
         return self.profile.weight_total // 2 if differences else 0
 
@@ -134,6 +134,8 @@ class Deployment:
                 Code.KEY_MISMATCH,
                 f"{self.directory / PUBLIC_KEY_FILE} is not the key the descriptor names; run: secagg deal",
             )
+        if config.root_client is not None and config.root_client not in self.roster.names:
+            _disagree(f"root_client is {config.root_client!r}, who is not enrolled")
         products = self.request is not None and self.hides
         if len(self.roster.names) > self.profile.weight_total:
             raise ConfigError(

@@ -65,9 +65,10 @@ class Round:
 
     Args:
         accepted: in order of acceptance; final from SEALED on.
-        screening_sha256: digest of the screening artifact from SCREENED on; empty if the rule does not screen.
-        reasons: why each accepted update does not count (``Reason``; KEPT where it does), from CLEARED on as far as it
-            is known.
+        screening_sha256: digest of the screening artifact from SCREENED on; empty if the rule does not
+            screen.
+        reasons: why each accepted update does not count (``Reason``; KEPT where it does), from CLEARED on as
+            far as it is known.
         statistics_sha256: digest of the statistics artifact from SCORED on; empty if the rule needs none.
         weights: one integer per accepted update from DECIDED on.
         aggregate_sha256: digest of the aggregate artifact from AGGREGATED on.
@@ -184,7 +185,7 @@ class BallotCast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """The rule has settled: one integer ≥ 0 per accepted update, with a positive sum, and a ``Reason`` each."""
+    """The rule has settled: per accepted update an integer ≥ 0, of positive sum, and a ``Reason``."""
 
     weights: tuple[int, ...]
     reasons: tuple[int, ...]

@@ -241,8 +241,8 @@ def _decide(round_: Round, event: Decided, terms: Terms) -> Round:
     if not len(weights) == len(reasons) == count or min(weights) < 0 or sum(weights) < 1:
         raise _misfit(round_, event, "weights must be one integer ≥ 0 per update with a positive sum")
     known = round_.reasons or (Reason.KEPT,) * count
-    if any(w and r for w, r in zip(weights, known, strict=True)):
-        raise _misfit(round_, event, "an update that was screened out has a weight")
+    if any(r and (w or told != r) for w, told, r in zip(weights, reasons, known, strict=True)):
+        raise _misfit(round_, event, "an update that was screened out has a weight, or another reason")
     return replace(round_, state=RoundState.DECIDED, weights=weights, reasons=reasons)
 
 

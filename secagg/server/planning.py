@@ -49,9 +49,9 @@ def draft_plan(
 def _count_unit(deployment: Deployment, base: Round | None) -> int:
     """The sample count that stands for weight 1 where clients weigh their own values; else 0.
 
-    The largest count of an update that the base round summed is the tightest that changes no weight; one far above
-    all counts would cost bits. Before anybody has said how many samples it has, the aggregator weighs, as far as
-    small integers can.
+    The largest count of an update that the base round summed is the tightest that changes no weight; one far
+    above all counts would cost bits. Before anybody has said how many samples it has, the aggregator weighs,
+    as far as small integers can.
     """
     if not deployment.profile.quantised or base is None:
         return 0

@@ -52,8 +52,8 @@ def still_needed(
 ) -> set[int]:
     """The rounds whose aggregates the next round, or who joins it, may ask for.
 
-    The base model's; what it adds to, and so on, where aggregates do not add up from the first round on; and that of
-    the model before, if updates are compared with it.
+    The base model's; what it adds to, and so on, where aggregates do not add up from the first round on; and
+    that of the model before, if updates are compared with it.
 
     Args:
         base_round: of the next round; 0 for the initial model.

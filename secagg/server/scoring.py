@@ -33,8 +33,8 @@ async def all_of(calls: Iterable[Awaitable[T]]) -> list[T]:
 
 @dataclass(slots=True)
 class Scratch:
-    """Scratch files that are gone after the block unless they were published: a stage that is repeated for want of
-    disk must not take more of it each time."""
+    """Scratch files that are gone after the block unless they were published: a stage that is repeated for
+    want of disk must not take more of it each time."""
 
     coordinator: Coordinator
     paths: list[Path] = field(default_factory=list)

@@ -69,7 +69,7 @@ class Spool:
         return self.root / "screening" / str(round_number)
 
     def history(self, client: str) -> Path:
-        """Where the sum of a client's updates of ended rounds lies; the name is one a certificate may carry."""
+        """Where the sum of a client's updates of ended rounds lies; ``client`` is a certificate's name."""
         return self.root / "history" / client
 
     def upcoming_history(self, round_number: int, client: str) -> Path:

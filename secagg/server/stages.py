@@ -49,7 +49,7 @@ class Stages:
         return digest
 
     async def settle(self, round_: Round) -> None:
-        """SCREENED → CLEARED or SCORED → DECIDED, as the rule makes it of the ballots that are in; or ABORTED."""
+        """SCREENED → CLEARED or SCORED → DECIDED, as the rule settles the ballots that are in; or ABORTED."""
         coordinator = self._coordinator
         async with coordinator.exclusive:
             now = coordinator.round(round_.number)

@@ -267,7 +267,7 @@ def sum_part(job: SumJob, out: Path, part: int, parts: int) -> None:
 
 
 def combine(job: SumJob, out: Path, rule: CoordinateRule) -> None:
-    """Writes the round's aggregate of what is all visible, each coordinate as the rule makes it of the clients'."""
+    """Writes the aggregate of updates that are all visible, each coordinate as the rule combines theirs."""
     with out.open("wb") as file:
         lay_out(file, _updates(job), rule.combine)
 

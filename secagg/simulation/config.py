@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from attacks.poisoning import Poison, parse_poison
 from defenses import load_rule
 from secagg.config import FederationConfig, ProfileName
+from secagg.errors import Code, ConfigError
 from secagg.plan import ProtectionMode, Significance
 from secagg.simulation.partition import parse_partition
 
@@ -42,7 +43,7 @@ class RunConfig(BaseModel):
         protect, ratio, significance, layers: as in ``FederationConfig``.
         rule: name of the aggregation rule, with its parameters if it has any.
         profile: as in ``FederationConfig``.
-        poison: ATTACK:FRACTION[:STRENGTH], or nothing.
+        poison: ATTACK:FRACTION[:STRENGTH][@ROUND], or nothing.
         seed: of the partition, the initial model, the choice of attackers and all local training.
         round_timeout_s: a stage of a round, or silence of all processes, that takes longer is an error.
         out: folder for the results.
@@ -81,6 +82,11 @@ class RunConfig(BaseModel):
         parse_partition(self.partition)
         load_rule(self.rule)
         _ = self.malicious, self.federation  # each raises what can't be
+        if self.attack is not None and self.attack.start_round > self.rounds:
+            raise ConfigError(
+                Code.CONFIG_INVALID,
+                f"poison: it starts in round {self.attack.start_round}; there are {self.rounds} rounds",
+            )
         return self
 
     @property

@@ -115,10 +115,13 @@ def display_for(console: Console, title: str) -> Display:
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row as text, in the order of ``COLUMNS``; byte counts and seconds are per client."""
+    """A row as text, in the order of ``COLUMNS``; byte counts and seconds are per client.
+
+    Beside the accuracy stands a backdoor's success in brackets, where one is attempted.
+    """
     return (
         str(row.round),
-        "-" if row.accuracy is None else f"{100 * row.accuracy:.1f}%",
+        _quality(row),
         "-" if row.loss is None else f"{row.loss:.3g}",
         ", ".join(name.removeprefix("client-") for name in row.rejected_clients.split()) or "-",
         binary_size(row.bytes_up),
@@ -128,6 +131,13 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.open_s:.3f}",
         f"{row.wall_s:.2f}",
     )
+
+
+def _quality(row: Row) -> str:
+    """Accuracy, and where a backdoor is attempted its success."""
+    accuracy = "-" if row.accuracy is None else f"{100 * row.accuracy:.1f}%"
+    success = "" if row.backdoor_success is None else f" [{100 * row.backdoor_success:.0f}%]"
+    return accuracy + success
 
 
 def binary_size(count: float) -> str:

@@ -50,12 +50,18 @@ class RunResult:
         """Accuracy after the last round."""
         return self.rows[-1].accuracy if self.rows else None
 
+    @property
+    def backdoor_success(self) -> float | None:
+        """The backdoor's success after the last round; None where none is attempted."""
+        return self.rows[-1].backdoor_success if self.rows else None
+
     def summary(self) -> dict[str, object]:
         """What stands beside the rows in ``result.json``."""
         config = self.config
         names = config.names
         return {
             "final_accuracy": self.final_accuracy,
+            "backdoor_success": self.backdoor_success,
             "malicious": [names[i] for i in config.malicious],
             "protect": config.protect.value,
             "rule": config.rule,

@@ -11,6 +11,7 @@ import json
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attacks.poisoning import load_attack
+from attacks.poisoning import View, load_attack
 from defenses import load_rule
 from secagg import Client
 from secagg.adapters.pytorch import load_tensors, tensors_from
@@ -27,6 +28,7 @@ from secagg.client.round import Round
 from secagg.errors import Code, RoundError, SecaggError
 from secagg.model_file import save_model
 from secagg.plan import ProtectionMode
+from secagg.rule import Rule
 from secagg.simulation.datasets.dataset import Samples
 from secagg.simulation.models import build_model
 from secagg.simulation.task import Task, load_samples
@@ -34,18 +36,42 @@ from secagg.simulation.training import evaluate, train
 from secagg.update import Manifest, Tensors
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Setting:
+    """What a participant has to know of a round to train for it.
+
+    Args:
+        base: the model it starts from, flat, float32 [d].
+        round: its number.
+        rule: name of the federation's rule.
+        manifest: which tensor is where in the model.
+        limit: no value of a model, nor of its difference to the base, may be larger.
+    """
+
+    base: NDArray[np.float32]
+    round: int
+    rule: str
+    manifest: Manifest
+    limit: float
+
+
 class Participant:
     """Trains, and lies if its task says so."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._attack = load_attack(task.attack, task.strength) if task.attack else None
         self._samples = load_samples(Path(task.samples))
-        if self._attack is not None:
-            self._samples = Samples(
-                values=self._samples.values, labels=self._attack.labels(self._samples.labels, task.classes)
-            )
+        self._coalition = task.coalition
+        self._attack = (
+            load_attack(self._coalition.attack, self._coalition.strength) if self._coalition else None
+        )
+        self._members = [
+            (load_samples(Path(member.samples)), member.stream)
+            for member in (self._coalition.members if self._coalition else ())
+        ]
+        self._initial: NDArray[np.float32] | None = None
         self._test = load_samples(Path(task.test)) if task.test is not None else None
+        self._triggered = _triggered(task.watches, self._test) if self._test and task.watches else None
         self._module = build_model(task.model, task.shape, task.classes, seed=0)
 
     def contribute(self, upcoming: Round) -> None:
@@ -55,9 +81,17 @@ class Participant:
         def trainer(model: dict[str, NDArray[np.float32]], number: int) -> tuple[Tensors, int]:
             nonlocal train_s
             started = time.perf_counter()
-            tensors = self._train(model, number, _largest_value(upcoming))
+            plan = upcoming.plan
+            setting = Setting(
+                base=plan.manifest.flatten(model),
+                round=number,
+                rule=plan.rule,
+                manifest=plan.manifest,
+                limit=_largest_value(upcoming),
+            )
+            flat, sample_count = self.sends(setting)
             train_s = time.perf_counter() - started
-            return tensors, self._task.sample_count
+            return plan.manifest.unflatten(flat), sample_count
 
         result = upcoming.run(trainer)
         quality: dict[str, object] = {}
@@ -66,6 +100,8 @@ class Participant:
             accuracy, loss = evaluate(self._module, self._test)
             # JSON has no NaN; a diverged model has no loss worth the name.
             quality = {"accuracy": accuracy, "loss": loss if np.isfinite(loss) else None}
+            if self._triggered is not None:
+                quality["backdoor_success"] = evaluate(self._module, self._triggered)[0]
         report(
             "round",
             round=result.round,
@@ -77,31 +113,77 @@ class Participant:
             **quality,
         )
 
-    def _train(self, model: dict[str, NDArray[np.float32]], number: int, limit: float) -> Tensors:
-        """The model to send: trained, falsified if malicious, and such that it can be sealed.
+    def rule(self, name: str) -> Rule:
+        """The rule it answers statistics by; an attacker's answers may be false."""
+        rule = load_rule(name)
+        return rule if self._attack is None else self._attack.voter(rule)
 
-        A client whose training diverges (NaN, infinity, beyond the profile's range) sends back the
-        model it was given: it has nothing better to offer, and the round needs an answer. An attacker
-        goes to the edge of the range instead.
+    def sends(self, setting: Setting) -> tuple[NDArray[np.float32], int]:
+        """The model it hands in, flat, float32 [d], and on how many samples it says it was trained."""
+        self._initial = setting.base if self._initial is None else self._initial
+        if self._attack is None or not self._attacks(setting.round):
+            return self._trained(setting, self._samples, self._task.stream), self._task.sample_count
+        return self._forged(setting), self._attack.sample_count(self._task.sample_count)
+
+    def _attacks(self, number: int) -> bool:
+        return self._coalition is not None and number >= self._coalition.start_round
+
+    def _trained(self, setting: Setting, samples: Samples, stream: tuple[int, ...]) -> NDArray[np.float32]:
+        """The model after training, falsified samples if it attacks, and such that it can be sealed.
+
+        Training that diverges (NaN, infinity, beyond the profile's range) gives the model it started from:
+        there is nothing better to offer, and the round needs an answer.
         """
-        manifest = Manifest.of(model)
-        base = manifest.flatten(model)
-        generator = np.random.default_rng([*self._task.stream, number])
-        load_tensors(self._module, model)
-        train(self._module, self._samples, self._task.schedule, generator)
-        trained = tensors_from(self._module)
-        diverged = [name for name, tensor in trained.items() if not np.isfinite(tensor).all()]
-        flat = base if diverged else manifest.flatten(trained)
-        if self._attack is not None:
-            with np.errstate(over="ignore", invalid="ignore"):
-                sent = self._attack.model(base, flat, generator)
-            flat = np.clip(np.nan_to_num(sent, posinf=limit, neginf=-limit), -limit, limit)
-        elif np.abs(flat).max() > limit:
+        generator = np.random.default_rng([*stream, setting.round])
+        base, limit = setting.base, setting.limit
+        if self._attack is not None and self._attacks(setting.round):
+            values, labels = self._attack.falsify(
+                samples.values, samples.labels, self._task.classes, generator
+            )
+            samples = Samples(values=values, labels=labels)
+        load_tensors(self._module, setting.manifest.unflatten(base))
+        train(self._module, samples, self._task.schedule, generator)
+        tensors = tensors_from(self._module)
+        diverged = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
+        flat = setting.manifest.flatten(tensors)
+        # Either the model or its difference to the base is sealed.
+        if not diverged and max(np.abs(flat).max(), np.abs(flat - base).max()) > limit:
             diverged.append("values beyond the range that can be sealed")
-            flat = base
         if diverged:
-            report("diverged", round=number, tensors=diverged)
-        return manifest.unflatten(flat)
+            report("diverged", round=setting.round, tensors=diverged)
+            return base
+        return flat
+
+    def _forged(self, setting: Setting) -> NDArray[np.float32]:
+        """What this member of the coalition sends, at the edge of what can be sealed if it wants more.
+
+        It trains all members' models, with their samples and random numbers: so all of them see the same
+        without a word between them, and each sends its own part of what is forged.
+        """
+        assert self._coalition is not None and self._attack is not None
+        base, limit = setting.base, setting.limit
+        own = [self._trained(setting, samples, stream) - base for samples, stream in self._members]
+        view = View(
+            base=base,
+            own=np.stack(own),
+            clients=self._coalition.clients,
+            round=setting.round,
+            initial=self._initial,
+            rule=load_rule(setting.rule),
+            manifest=setting.manifest,
+        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            forged = self._attack.forge(view, np.random.default_rng([*self._coalition.stream, setting.round]))
+        # Half of the range, so that the model and its difference to the base can both be sealed.
+        update = np.nan_to_num(forged[self._coalition.place], posinf=limit, neginf=-limit)
+        sent: NDArray[np.float32] = np.clip(base + np.clip(update, -limit / 2, limit / 2), -limit, limit)
+        return sent
+
+
+def _triggered(attack: str, test: Samples) -> Samples | None:
+    """The samples on which accuracy is the attack's success; None if it is no backdoor."""
+    found = load_attack(attack).triggered(test.values, test.labels)
+    return None if found is None else Samples(values=found[0], labels=found[1])
 
 
 def report(event: str, **fields: object) -> None:
@@ -119,7 +201,7 @@ def take_part(task: Task) -> None:
     participant = Participant(task)
     # Every participant is a process already; more of them would only wait for a core.
     with Client.load(
-        task.identity, server=task.server, rules=load_rule, patience_s=task.patience_s, workers=1
+        task.identity, server=task.server, rules=participant.rule, patience_s=task.patience_s, workers=1
     ) as client:
         report("ready")
         for upcoming in client.rounds():

@@ -19,7 +19,7 @@ from secagg.simulation.config import RunConfig
 from secagg.simulation.datasets import Dataset, load_dataset
 from secagg.simulation.partition import partition
 from secagg.simulation.result import RESULT_FILE
-from secagg.simulation.task import Schedule, Task, save_samples
+from secagg.simulation.task import Coalition, Member, Schedule, Task, save_samples
 
 FEDERATION, PARTICIPANTS, LOGS = "federation", "participants", "logs"
 MODEL_FILE = "model.npz"
@@ -89,15 +89,8 @@ def prepare(config: RunConfig) -> Preparation:
     counts = tuple(len(part) for part in parts)
     profile = _make_federation(config, dataset, out / FEDERATION, max(counts))
     ready = Preparation(out=out, dataset=dataset, sample_counts=counts, profile=profile)
-    attack = config.attack
-    pooled = attack is not None and attack.pools_data
-    coalition = np.concatenate([parts[i] for i in config.malicious]) if pooled else None
-    for index, name in enumerate(config.names):
-        joint = coalition is not None and index in config.malicious
-        save_samples(
-            ready.samples_path(name),
-            train.take(coalition if joint and coalition is not None else parts[index]),
-        )
+    for name, part in zip(config.names, parts, strict=True):
+        save_samples(ready.samples_path(name), train.take(part))
     save_samples(out / PARTICIPANTS / TEST_FILE, dataset.test)
     return ready
 
@@ -113,25 +106,46 @@ def write_tasks(config: RunConfig, ready: Preparation, address: str) -> None:
         momentum=config.momentum,
     )
     for index, name in enumerate(config.names):
-        lies = attack is not None and index in config.malicious
-        joint = lies and attack is not None and attack.pools_data
+        evaluates = index == evaluator
         Task(
             name=name,
             identity=str(ready.identity(name)),
             server=address,
             samples=str(ready.samples_path(name)),
             sample_count=ready.sample_counts[index],
-            test=str(ready.out / PARTICIPANTS / TEST_FILE) if index == evaluator else None,
+            test=str(ready.out / PARTICIPANTS / TEST_FILE) if evaluates else None,
             model=config.model,
             shape=ready.dataset.shape,
             classes=ready.dataset.classes,
             schedule=schedule,
-            stream=(config.seed, 2, config.malicious[0] if joint else index),
-            attack=attack.attack if attack is not None and lies else "",
-            strength=attack.strength if attack is not None and lies else None,
+            stream=_stream(config, index),
+            coalition=_coalition(config, ready, index),
+            watches=attack.attack if attack is not None and evaluates else "",
             patience_s=config.round_timeout_s,
-            final_model=str(ready.out / MODEL_FILE) if index == evaluator else None,
+            final_model=str(ready.out / MODEL_FILE) if evaluates else None,
         ).save(ready.task_path(name))
+
+
+def _coalition(config: RunConfig, ready: Preparation, index: int) -> Coalition | None:
+    """Whom a client attacks with; None if it is honest."""
+    if config.attack is None or index not in config.malicious:
+        return None
+    return Coalition(
+        attack=config.attack.attack,
+        strength=config.attack.strength,
+        start_round=config.attack.start_round,
+        clients=config.clients,
+        members=tuple(
+            Member(samples=str(ready.samples_path(config.names[i])), stream=_stream(config, i))
+            for i in config.malicious
+        ),
+        place=config.malicious.index(index),
+        stream=(config.seed, 4),
+    )
+
+
+def _stream(config: RunConfig, index: int) -> tuple[int, ...]:
+    return (config.seed, 2, index)
 
 
 def require_torch() -> None:

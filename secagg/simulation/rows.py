@@ -17,6 +17,8 @@ class Row:
         round: 1, 2, 3, …
         accuracy, loss: of the new global model on the held-out samples, measured by an honest client
             after opening it; share in [0, 1] and mean cross entropy. None if that client missed the round.
+        backdoor_success: share in [0, 1] of the held-out samples of other classes that a backdoor's trigger
+            turns into its target, measured by the same client; None where no backdoor is attempted.
         accepted: how many updates were summed.
         rejected: how many arrived and got weight 0.
         rejected_clients: their names, separated by spaces.
@@ -39,6 +41,7 @@ class Row:
     aggregate_s: float
     open_s: float
     wall_s: float
+    backdoor_success: float | None = None
 
     def flat(self) -> dict[str, object]:
         """The row as it is written to ``result.json``."""
@@ -118,6 +121,7 @@ class Rows:
             aggregate_s=round(pending.server_s, 6),
             open_s=_mean(reports, "open_s"),
             wall_s=round(wall_s, 6),
+            backdoor_success=judged.get("backdoor_success"),
         )
 
 

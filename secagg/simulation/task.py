@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,42 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """What one malicious client trains on and how, so that the others can repeat it.
+
+    Args:
+        samples: file with its samples.
+        stream: seeds of its random numbers, as in ``Task``.
+    """
+
+    samples: str
+    stream: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coalition:
+    """The malicious clients of a run, as one of them knows them.
+
+    Args:
+        attack: name of the attack that they mount.
+        strength: of the attack; None for its default.
+        start_round: the first round with an attack.
+        clients: how many clients there are, honest ones included.
+        members: all malicious clients.
+        place: which of the members this one is.
+        stream: seeds of what they draw together, extended by the round's number.
+    """
+
+    attack: str
+    strength: float | None
+    start_round: int
+    clients: int
+    members: tuple[Member, ...]
+    place: int
+    stream: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One participant's part in a run.
 
@@ -30,15 +67,14 @@ class Task:
         name: the client's name.
         identity: folder with its identity.
         server: ``HOST:PORT``.
-        samples: file with the samples it trains on: its own partition, or the coalition's.
-        sample_count: how many samples it says it has.
+        samples: file with the samples it trains on.
+        sample_count: how many those are.
         test: file with the held-out samples, for the one participant that evaluates; None for others.
         model, shape, classes: what to train.
         schedule: how to train.
-        stream: seeds of its random numbers, extended by the round's number. Participants of one
-            coalition that pools its data have the same.
-        attack: name of the attack it mounts; empty for an honest participant.
-        strength: of the attack; None for its default.
+        stream: seeds of its random numbers, extended by the round's number.
+        coalition: whom it attacks with; None for an honest participant.
+        watches: name of the attack whose success the participant that evaluates looks for; empty for none.
         patience_s: how long it tries to reach a silent server.
         final_model: where to write the model the federation ends with; None not to.
     """
@@ -54,8 +90,8 @@ class Task:
     classes: int
     schedule: Schedule
     stream: tuple[int, ...]
-    attack: str
-    strength: float | None
+    coalition: Coalition | None
+    watches: str
     patience_s: float
     final_model: str | None
 
@@ -71,7 +107,16 @@ class Task:
         fields["model"] = ModelName(fields["model"])
         for name in ("shape", "stream"):
             fields[name] = tuple(fields[name])
+        if fields["coalition"] is not None:
+            fields["coalition"] = _coalition(fields["coalition"])
         return cls(**fields)
+
+
+def _coalition(fields: dict[str, Any]) -> Coalition:
+    members = tuple(
+        Member(samples=member["samples"], stream=tuple(member["stream"])) for member in fields["members"]
+    )
+    return Coalition(**{**fields, "members": members, "stream": tuple(fields["stream"])})
 
 
 def save_samples(path: Path, samples: Samples) -> None:

@@ -21,10 +21,11 @@ _LEVELS_LOG2 = 9
 def witness(seed: bytes, block: int, values: int, profile: Profile) -> tuple[NDArray[np.float32], float]:
     """A vector z whose product with an update tells whether the update's measured norm is its norm.
 
-    On ciphertexts a squared norm is known modulo p/scale² only: a value whose square wraps around has a small one,
-    and would be summed as it is. z has entries j·a/2^9 with j uniform on the odd numbers between −2^9 and 2^9: for
-    an update with norm ‖u‖, |⟨u, z⟩| ≤ t·a·‖u‖ with probability ≥ 1 − 2·exp(−t²/2) (Hoeffding). One that hides a
-    value x behind a small measured norm ν stays within t·a·ν with probability ≤ 2^-9 + t·ν/|x| only, whatever its
+    On ciphertexts a squared norm is known modulo p/scale² only: a value whose square wraps around has a small
+    one, and would be summed as it is. z has entries j·a/2^9 with j uniform on the odd numbers between −2^9
+    and 2^9: for an update with norm ‖u‖, |⟨u, z⟩| ≤ t·a·‖u‖ with probability ≥ 1 − 2·exp(−t²/2) (Hoeffding).
+    One that hides a value x behind a small measured norm ν stays within t·a·ν with probability ≤ 2^-9 +
+    t·ν/|x| only, whatever its
     other entries are: given those, ⟨u, z⟩ takes 2^9 values in steps of a·|x|/2^8.
 
     Args:
@@ -47,10 +48,10 @@ def witness(seed: bytes, block: int, values: int, profile: Profile) -> tuple[NDA
 def sample(seed: bytes, block: int, count: int, drawn: int) -> list[int]:
     """Indices of ``drawn`` of a block's ciphertexts, ascending: the smallest draws of 64 bits, ties by index.
 
-    Everyone can repeat it, and nobody could know it while updates could still be changed. With x_c the part of an
-    inner product in ciphertext c of C, the estimate (C/k)·Σ x_c over k drawn ones is unbiased and deviates by
-    C·S·sqrt((1/k)(1 − k/C)), S² the variance of the x_c (Cochran, *Sampling Techniques*, §2.5). An attacker that
-    keeps to m ciphertexts is not seen at all with probability ((C−k)/C)^m at most.
+    Everyone can repeat it, and nobody could know it while updates could still be changed. With x_c the part
+    of an inner product in ciphertext c of C, the estimate (C/k)·Σ x_c over k drawn ones is unbiased and
+    deviates by C·S·sqrt((1/k)(1 − k/C)), S² the variance of the x_c (Cochran, *Sampling Techniques*, §2.5).
+    An attacker that keeps to m ciphertexts is not seen at all with probability ((C−k)/C)^m at most.
     """
     draws = np.frombuffer(_stream(_SAMPLE, seed, block, 8 * count), dtype="<u8")
     return sorted(np.argsort(draws, kind="stable")[:drawn].tolist())

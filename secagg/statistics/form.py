@@ -115,8 +115,8 @@ class Front:
             raise ValueError(f"root is {self.root}; there are {size} updates")
 
     def to_bytes(self) -> bytes:
-        """Version u8, stage u8, round u64, n u32, n ids, n counts u64, root u32 (2^32 − 1: none), dropped u32,
-        quantities u8, seed, number of blocks u8, drawn u32 of each block."""
+        """Version u8, stage u8, round u64, n u32, n ids, n counts u64, root u32 (2^32 − 1: none), dropped
+        u32, quantities u8, seed, number of blocks u8, drawn u32 of each block."""
         root = NOBODY if self.root is None else self.root
         return b"".join(
             (
@@ -169,8 +169,8 @@ class Front:
         """The pairs of rows of a quantity, in the order in which they follow, a square at a time.
 
         Args:
-            sampled: products of pairs run over a sample of the ciphertexts: then so do the squared norms that go with
-                them, as distances would not be distances otherwise.
+            sampled: products of pairs run over a sample of the ciphertexts: then so do the squared norms that
+                go with them, as distances would not be distances otherwise.
         """
         size = len(self.update_ids)
         if quantity is Quantity.ROOT:

@@ -53,8 +53,10 @@ class Expectation:
 def open_statistics(data: bytes, expected: Expectation, opener: Decryptor | None) -> Statistics:
     """The statistics that an artifact holds; each entry's error is within ``bounds.product_error_bound``.
 
-    A squared norm opens larger by what the encryption's own noise adds, in the mean; that is taken off. Where models
-    travel, what is told is that of their differences to the base model all the same: ⟨w_i − g, w_j − g⟩ and so on.
+    A squared norm opens larger by what the encryption's own noise adds, in the mean; that is taken off. Where
+    models
+    travel, what is told is that of their differences to the base model all the same: ⟨w_i − g, w_j − g⟩ and
+    so on.
 
     Args:
         data: the artifact.
@@ -63,8 +65,9 @@ def open_statistics(data: bytes, expected: Expectation, opener: Decryptor | None
 
     Raises:
         CiphertextError: STATISTICS_MALFORMED for another version, round, stage or length, too few or repeated
-            updates, other quantities or samples, a visible part that is not finite, or a scalar where none belongs;
-            CIPHERTEXT_MALFORMED or PROFILE_MISMATCH from a scalar. Nothing is opened before the whole is checked.
+            updates, other quantities or samples, a visible part that is not finite, or a scalar where none
+            belongs; CIPHERTEXT_MALFORMED or PROFILE_MISMATCH from a scalar. Nothing is opened before the
+            whole is checked.
     """
     reader = Reader(data)
     front = Front.read(reader)
@@ -112,8 +115,8 @@ def _check_front(front: Front, expected: Expectation) -> None:
             raise malformed(f"statistics whose {name} is {found!r}, not {due!r}")
     if len(front.update_ids) + front.dropped < expected.min_updates:
         raise malformed(
-            f"statistics of {len(front.update_ids) + front.dropped} updates; at least {expected.min_updates} must "
-            "be in"
+            f"statistics of {len(front.update_ids) + front.dropped} updates; at least {expected.min_updates} "
+            "must be in"
         )
 
 
@@ -175,7 +178,7 @@ class _Table:
                 return
             case Quantity.HISTORY:
                 assert self._history is not None
-                self._history[row, column] += visible + hidden
+                self._history[row, column] += visible + hidden * self._scales[block]
                 self._history[column, row] = self._history[row, column]
                 return
             case Quantity.NORM:

@@ -59,8 +59,8 @@ def release_update(
         public_key: the federation's; None if nothing is hidden.
 
     Raises:
-        ConfigError: RULE_UNSUPPORTED if the profile has no inner products, or a reference's hidden entries lie in
-            other slots than the update's.
+        ConfigError: RULE_UNSUPPORTED if the profile has no inner products, or a reference's hidden entries
+            lie in other slots than the update's.
         CiphertextError, ServerError: if a spooled file is no longer what it was.
     """
     blocks = (
@@ -123,8 +123,9 @@ def _against(reference: Reference, update: UpdateFile, block: int) -> tuple[list
         if not layout.same_slots(file.layout, block):
             raise ConfigError(
                 Code.RULE_UNSUPPORTED,
-                "the previous aggregate hides other entries than this round's mask, so products over all tensors "
-                "can't be formed; use protect = full, significance = layers, or a rule that names its tensors",
+                "the previous aggregate hides other entries than this round's mask, so products over all "
+                "tensors can't be formed; use protect = full, significance = layers, or a rule that names "
+                "its tensors",
             )
         theirs = file.layout.blocks.index(layout.blocks[block])
         total = file.weight_total()

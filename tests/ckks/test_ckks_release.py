@@ -19,7 +19,7 @@ from secagg.ckks import (
     product_sums,
     profile,
 )
-from secagg.ckks.bounds import NOISE_VARIANCE, product_error_bound
+from secagg.ckks.bounds import FLOODING, NOISE_VARIANCE, product_error_bound
 from secagg.ckks.context import CoefficientRing, conjugate, ring_of
 from secagg.ckks.encoding import FixedPointCode
 from secagg.ckks.opening import conjugate_coefficients, exact_dot, negacyclic_product
@@ -134,7 +134,7 @@ def test_exactly_one_linear_functional_of_a_release_is_free_of_its_mask(robust: 
 
     1. Multiplication with a is a bijection, so a·u runs through all N dimensions: what is left is a space of
        (N + 1) - N = 1 dimension.
-    2. It is that of (1, s): over many releases it gives one number, up to z's noise.
+    2. It is that of (1, s): over many releases it gives one number, up to z's noise and what floods it.
     3. Nothing else does: on 40 entries chosen at random the masks of 41 releases have differences of full
        rank; with b in addition, less the opened number and what (1, s) takes from all other entries, the rank
        stays 40.
@@ -156,7 +156,10 @@ def test_exactly_one_linear_functional_of_a_release_is_free_of_its_mask(robust: 
     ]
     spread = [(number - opened[0] + PRIME // 2) % PRIME - PRIME // 2 for number in opened]
     # Two encryptions of zero, each of proxy v(2N + 1); 12 deviations are exceeded with probability 2^-100.
-    assert max(map(abs, spread)) <= 12 * (2 * NOISE_VARIANCE * (2 * DEGREE + 1)) ** 0.5
+    noise = 12 * (2 * NOISE_VARIANCE * (2 * DEGREE + 1)) ** 0.5
+    assert max(map(abs, spread)) <= noise + 2 * FLOODING
+    # Without flooding all of them would lie within the noise; 41 uniform draws do so with probability 10^-40.
+    assert max(map(abs, spread)) > noise
     chosen = np.random.default_rng(2).choice(DEGREE, 40, replace=False)
     others = np.delete(np.arange(DEGREE), chosen)
     masks = [[int(entry) for entry in scalar.polynomials[0][chosen]] for scalar in scalars]

@@ -7,7 +7,7 @@ import pytest
 from live_federation import in_threads
 from mean_bound import mean_bound
 
-from attacks.poisoning import load_attack
+from attacks.poisoning import View, load_attack
 from defenses import DDFed, load_rule
 from secagg import (
     CiphertextError,
@@ -19,7 +19,9 @@ from secagg import (
     SecaggError,
     UpdateError,
 )
-from secagg.rule import Statistics
+from secagg.ckks import profile
+from secagg.rule import statistics_of
+from secagg.weights import countable_weights
 
 RNG = np.random.default_rng(11)
 LARGEST = 1.0
@@ -86,10 +88,10 @@ class Witness(DDFed):
         super().__init__()
         self.votes = {}
 
-    def ballot(self, statistics):
-        vote = super().ballot(statistics)
-        self.votes[statistics.round] = dict(zip(statistics.update_ids, vote.tolist(), strict=True))
-        return vote
+    def decide(self, statistics):
+        answer = super().decide(statistics)
+        self.votes[statistics.round] = dict(zip(statistics.update_ids, answer.weights.tolist(), strict=True))
+        return answer
 
 
 class Part:
@@ -103,7 +105,6 @@ class Part:
         self.plans, self.base, self.sent, self.opened = {}, {}, {}, {}
         self.ids, self.own = {}, {}
         witness = Witness()
-        flip = load_attack("sign-flip", 3.0)
 
         def on_event(event, fields):
             if event == "accepted":
@@ -116,12 +117,18 @@ class Part:
                 self.plans[number], self.base[number] = upcoming.plan, upcoming.model
                 trained = moved(upcoming.model, 10 * seed + number)
                 if attacks:
-                    base, rng = self.base[number], np.random.default_rng(0)
-                    trained = {n: flip.model(base[n], t, rng) for n, t in trained.items()}
+                    trained = self._flipped(upcoming.plan.manifest, self.base[number], trained)
                 self.sent[number] = trained
                 result = upcoming.contribute(self.sent[number], sample_count=SAMPLES[name])
                 self.opened[number], self.own[number] = result.model, result.own_weight
         self.votes = witness.votes
+
+    @staticmethod
+    def _flipped(manifest, base, trained):
+        start = manifest.flatten(base)
+        view = View(base=start, own=(manifest.flatten(trained) - start)[None], clients=len(SAMPLES))
+        (update,) = load_attack("sign-flip", 3.0).forge(view, np.random.default_rng(0))
+        return manifest.unflatten(start + update)
 
 
 DEEPER = {"first": RNG.normal(0, 0.1, (90, 100)).astype(np.float32)} | MODEL
@@ -130,14 +137,18 @@ SAMPLES = {"alice": 10, "bob": 20, "carol": 30, "mallory": 40}
 
 
 def ddfed_on_plaintext(parts, number):
-    """Ballot and decided weights by name, of the rule on the models themselves, in float64."""
+    """Ballot and integer weights by name, of the rule on the models themselves, in float64."""
     names = sorted(parts)
     g = parts["alice"].base[number]["w"].astype(np.float64).ravel()
-    rows = np.array([parts[n].sent[number]["w"].astype(np.float64).ravel() for n in names] + [g])
-    vote = DDFed().ballot(Statistics(round=number, update_ids=tuple(names), gram=rows @ rows.T))
+    rows = np.array([parts[n].sent[number]["w"].astype(np.float64).ravel() for n in names]) - g
     counts = np.array([SAMPLES[n] for n in names])
-    weights = DDFed().settle([vote] * len(names), counts)
-    return dict(zip(names, vote.tolist(), strict=True)), dict(zip(names, weights.tolist(), strict=True))
+    vote = DDFed().decide(statistics_of(rows, base=g, sample_counts=counts.tolist(), round=number))
+    settled = DDFed().settle([vote] * len(names), len(names), counts).weights
+    total = profile(parts["alice"].plans[number].profile).weight_total
+    integers = countable_weights(settled, total)
+    return dict(zip(names, vote.weights.tolist(), strict=True)), dict(
+        zip(names, integers.tolist(), strict=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,7 +207,7 @@ class OnlyNorms(DDFed):
     """Asks for less than the rule the server runs."""
 
     def request(self, manifest):
-        return replace(super().request(manifest), reference_dots=False)
+        return replace(super().request(manifest), references=0)
 
 
 @pytest.mark.parametrize("protect", ["full", "plain"])
@@ -206,7 +217,7 @@ def test_statistics_beyond_what_the_rule_asks_for_are_not_answered(federation, p
     server = fed.serve()
     with client(fed, "alice", rules=lambda _: OnlyNorms()) as alice:
         (upcoming,) = alice.rounds(limit=1)
-        with pytest.raises(CiphertextError, match="asked for") as caught:
+        with pytest.raises(CiphertextError, match="quantities") as caught:
             upcoming.contribute(moved(upcoming.model, 1), sample_count=1)
     assert caught.value.code is Code.STATISTICS_MALFORMED
     assert not server.named("decided")
@@ -233,7 +244,8 @@ def test_own_ballot_is_reported(federation):
     runs = in_threads(
         *(lambda n=n, s=s: take_part(fed, n, s, 10) for s, n in enumerate(["alice", "bob", "carol"]))
     )
-    assert all(results[0].own_weight in (0.0, 1.0) for _, results, _ in runs)
+    selected = [results[0].own_weight for _, results, _ in runs if results[0].own_weight]
+    assert selected and selected == [pytest.approx(1 / len(selected))] * len(selected)
     assert all(results[0].open_s > 0 and results[0].seal_s > 0 for _, results, _ in runs)
 
 

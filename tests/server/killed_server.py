@@ -2,7 +2,8 @@
 
 python killed_server.py SERVER_DIR PORT POINT before|after
 
-POINT is a state (the commit that enters it), or ACCEPTANCE, BALLOT, CONFIRMATION (the first one's commit).
+POINT is a state (the commit that enters it), or ACCEPTANCE, BALLOT, CONFIRMATION (the first one's commit), or
+NEVER: it serves to the end.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from defenses import load_rule
+from even_rule import rules
+
 from secagg.plan import RoundState
 from secagg.server.app import serve
 from secagg.server.events import Round
@@ -26,6 +28,8 @@ announce, record = Journal.announce, Journal.record
 def reached(point: str, before: Round, after: Round) -> bool:
     if point in RoundState.__members__:
         return after.state is RoundState[point] and before.state is not after.state
+    if point == "NEVER":
+        return False
     grown = {
         "ACCEPTANCE": (before.accepted, after.accepted),
         "BALLOT": (before.votes, after.votes),
@@ -58,4 +62,4 @@ def die_at(point: str, side: str) -> None:
 if __name__ == "__main__":
     directory, port, point, side = sys.argv[1:]
     die_at(point, side)
-    asyncio.run(serve(Path(directory), rules=load_rule, port=int(port)))
+    asyncio.run(serve(Path(directory), rules=rules, port=int(port)))

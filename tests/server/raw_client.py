@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from secagg._proto import aggregator_pb2 as pb
 from secagg._proto.aggregator_pb2_grpc import AggregatorServiceStub
-from secagg.aggregate import Shares, open_aggregate
+from secagg.aggregate import Onto, Shares, open_aggregate
 from secagg.ckks import Opener, Sealer
 from secagg.ckks.profiles import profile
 from secagg.custody.descriptor import SignedDescriptor
@@ -25,11 +25,11 @@ from secagg.envelope import Ballot, Domain, PayloadKind, UpdateHeader, sign
 from secagg.model_file import load_model
 from secagg.payload import Quantisation, seal_update
 from secagg.plan import RoundPlan, RoundState, plan_from_proto
-from secagg.release import open_release
 from secagg.rpc_status import from_rpc_error
-from secagg.rule import Rule
+from secagg.rule import Answer, Rule, Stage, Statistics, StatisticsRequest
 from secagg.scales import Scales
 from secagg.selection import Layout, Mask, derive_mask
+from secagg.statistics.opening import Expectation, joined, open_statistics
 from secagg.update import Manifest
 
 WAIT_S = 25.0
@@ -68,7 +68,9 @@ class RawClient:
         self.model = load_model(server / "initial_model.npz")
         self.name = self.identity.name
         self.bases = {0: Manifest.of(self.model).flatten(self.model)}
-        """Opened models by round, for the scales of the rounds that start from them."""
+        """Opened models by round, for the rounds that start from them, add to them or are compared with
+        them.
+        """
         credentials = grpc.ssl_channel_credentials(
             self.identity.authority_pem, self.identity.tls_key_pem, self.identity.certificate_pem
         )
@@ -100,7 +102,11 @@ class RawClient:
         return Scales.around(self.bases[plan.base_round], plan.manifest)
 
     def seal(self, plan: RoundPlan, flat: NDArray[np.float32], **changes: Any) -> Sealed:
-        """A signed update; ``changes`` replace header fields before it is signed."""
+        """A signed update from the model after training; ``changes`` replace header fields before it is
+        signed.
+        """
+        if plan.divisor:
+            flat = flat - self.bases[plan.base_round]
         mask = changes.pop("mask", None)
         layout, scales = self.layout(plan, mask), self.scales(plan)
         sealer = Sealer(self.secret) if any(layout.hidden_counts) else None
@@ -170,21 +176,64 @@ class RawClient:
             assert hashlib.sha256(data).digest() == digest
         return data
 
-    async def vote(self, plan: RoundPlan, rule: Rule) -> None:
-        """Opens the statistics and hands in the rule's ballot."""
-        data = await self.download(pb.ARTIFACT_KIND_STATISTICS, plan.round)
-        layout = self.layout(plan)
-        opener = Opener(self.secret) if any(layout.hidden_counts) else None
-        statistics = open_release(data, round=plan.round, layout=layout, profile=self.profile, opener=opener)
-        await self.submit(plan.round, rule.ballot(statistics), hashlib.sha256(data).digest())
+    async def statistics(
+        self, plan: RoundPlan, request: StatisticsRequest, stage: Stage
+    ) -> tuple[Statistics, bytes]:
+        """A stage's statistics as a rule sees them, and the digest of its artifact."""
+        opened, digest = await self._statistics(plan, request, stage)
+        if stage is Stage.STATISTICS and request.screened:
+            screening, _ = await self._statistics(plan, request, Stage.SCREENING)
+            opened = joined(screening, opened)
+        return opened, digest
 
-    async def submit(self, number: int, weights: NDArray[np.float64], digest: bytes, **changes: Any) -> None:
+    async def _statistics(
+        self, plan: RoundPlan, request: StatisticsRequest, stage: Stage
+    ) -> tuple[Statistics, bytes]:
+        kinds = {
+            Stage.SCREENING: pb.ARTIFACT_KIND_SCREENING,
+            Stage.STATISTICS: pb.ARTIFACT_KIND_STATISTICS,
+        }
+        data = await self.download(kinds[stage], plan.round)
+        layout = self.layout(plan)
+        expected = Expectation(
+            round=plan.round,
+            stage=stage,
+            layout=layout,
+            profile=self.profile,
+            request=request,
+            references=[
+                self.bases[number] for number in (plan.base_round, plan.earlier_round)[: request.references]
+            ],
+        )
+        opener = Opener(self.secret) if any(layout.hidden_counts) else None
+        return open_statistics(data, expected, opener), hashlib.sha256(data).digest()
+
+    async def vote(self, plan: RoundPlan, rule: Rule, stage: Stage = Stage.STATISTICS) -> Answer:
+        """Opens a stage's statistics and hands in the rule's ballot."""
+        request = rule.request(plan.manifest)
+        assert request is not None
+        statistics, digest = await self.statistics(plan, request, stage)
+        answer = rule.screen(statistics) if stage is Stage.SCREENING else rule.decide(statistics)
+        await self.submit(plan.round, answer, digest, stage=stage)
+        return answer
+
+    async def judge(self, plan: RoundPlan, rule: Rule) -> None:
+        """Answers whatever is asked until the round is decided."""
+        for state, stage in ((RoundState.SCREENED, Stage.SCREENING), (RoundState.SCORED, Stage.STATISTICS)):
+            status = await self.reach(plan.round, state)
+            if status.ballot_wanted and status.state == state:
+                await self.vote(plan, rule, stage)
+
+    async def submit(
+        self, number: int, answer: Answer | NDArray[np.float64], digest: bytes, **changes: Any
+    ) -> None:
         ballot = Ballot(
             federation_id=self.descriptor.federation_id,
             round=number,
             client=self.name,
+            stage=Stage.STATISTICS,
             statistics_sha256=digest,
-            weights=weights,
+            answer=answer if isinstance(answer, Answer) else Answer.of(answer),
         )
         data = replace(ballot, **changes).to_bytes()
         await self.stub.SubmitBallot(
@@ -208,9 +257,16 @@ class RawClient:
             profile=self.profile,
             opener=opener,
             shares=Shares(unit=plan.count_unit, scales=scales) if scales else None,
+            onto=self.onto(plan),
         )
         self.bases[plan.round] = flat
         return flat
+
+    def onto(self, plan: RoundPlan) -> Onto | None:
+        """What a round's aggregate adds to; None if models travel."""
+        if not plan.divisor:
+            return None
+        return Onto(since=plan.since, model=self.bases[plan.since], divisor=plan.divisor)
 
     async def confirm(self, number: int, mask_sha256: bytes = b"") -> bool:
         request = pb.ConfirmRoundRequest(round=number, next_mask_sha256=mask_sha256)

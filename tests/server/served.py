@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from even_rule import rules
 from raw_client import RawClient
 
-from defenses import load_rule
 from secagg.config import FederationConfig
 from secagg.custody.dealing import deal
 from secagg.custody.enrolment import enroll_local
@@ -19,6 +19,7 @@ from secagg.errors import Code, SecaggError
 from secagg.model_file import save_model
 from secagg.plan import RoundPlan, RoundState
 from secagg.server.app import Running, running
+from secagg.server.events import DeadlinePassed
 from secagg.server.gate import Limits
 from secagg.server.observer import Observer
 
@@ -66,7 +67,7 @@ def make_federation(
     save_model(folder / "initial_model.npz", tensors)
     for index in range(clients):
         enroll_local(folder, f"c{index}")
-    deal(folder, rules=load_rule)
+    deal(folder, rules=rules)
     return folder
 
 
@@ -88,7 +89,7 @@ Serve = Callable[..., AbstractAsyncContextManager[Live]]
 async def serving(folder: Path, limits: Limits | None = None) -> AsyncIterator[Live]:
     """Serves an existing federation in this process."""
     events = Recorder()
-    async with running(folder / "server", rules=load_rule, observer=events, limits=limits) as server:
+    async with running(folder / "server", rules=rules, observer=events, limits=limits) as server:
         live = Live(folder, server, events)
         try:
             yield live
@@ -96,6 +97,11 @@ async def serving(folder: Path, limits: Limits | None = None) -> AsyncIterator[L
             for client in live.clients:
                 await client.close()
         assert not server.coordinator.failed.done()
+
+
+async def expire(live: Live, number: int, state: RoundState) -> None:
+    """A stage's deadline passes now; a short one would race with the test on a busy machine."""
+    await live.server.coordinator.apply(number, DeadlinePassed(state=state))
 
 
 def flat_of(plan: RoundPlan, seed: int = 0) -> Any:

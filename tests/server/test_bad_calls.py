@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from raw_client import RawClient, chunks, refusal
+from raw_client import SAMPLE_COUNT, RawClient, chunks, refusal
 from served import Live, Serve, finish_round, flat_of, make_federation, serving
 
 from defenses import load_rule
@@ -94,12 +94,13 @@ async def test_ballots_that_do_not_fit_are_refused(serve: Serve) -> None:
             assert error.code is Code.BALLOT_INVALID
         unsigned = pb.SubmitBallotRequest(round=plan.round, ballot=b"?", signature=bytes(64))
         assert (await refusal(client.stub.SubmitBallot(unsigned))).code is Code.SIGNATURE_INVALID
-        await client.submit(plan.round, np.ones(3), digest)
-        await client.submit(plan.round, np.ones(3), digest)
-        second = await refusal(client.submit(plan.round, np.array([0.0, 1.0, 1.0]), digest))
+        even = np.full(3, SAMPLE_COUNT) / (3 * SAMPLE_COUNT)
+        await client.submit(plan.round, even, digest)
+        await client.submit(plan.round, even, digest)
+        second = await refusal(client.submit(plan.round, np.array([0.0, 0.5, 0.5]), digest))
         assert second.code is Code.BALLOT_DUPLICATE
         for item in (other, outsider):
-            await item.submit(plan.round, np.ones(3), digest)
+            await item.submit(plan.round, even, digest)
         await client.reach(plan.round, RoundState.AGGREGATED)
         await client.open(plan)
 

@@ -6,12 +6,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from secagg.errors import Code, ServerError
 from secagg.plan import RoundState
+from secagg.rule import Reason, Stage
 from secagg.server.events import Acceptance, Confirmation, Round, Vote
 from secagg.server.journal import Journal, UploadRecord
 
@@ -26,12 +28,16 @@ FULL = Round(
         )
         for c in "ab"
     ),
+    screening_sha256=b"x" * 32,
+    reasons=(Reason.KEPT, Reason.DUPLICATE),
     statistics_sha256=b"s" * 32,
     votes=(
-        Vote(client="b", weights=(0.1, 1 / 3), signature=b"!" * 64),
-        Vote(client="a", weights=(0.0, 1.0), signature=b"?" * 64),
+        Vote(client="b", stage=Stage.SCREENING, weights=(1.0, 0.0), reasons=(0, 1), signature=b"+" * 64),
+        Vote(client="a", stage=Stage.SCREENING, weights=(1.0, 1.0), reasons=(0, 0), signature=b"-" * 64),
+        Vote(client="b", stage=Stage.STATISTICS, weights=(0.1, 1 / 3), reasons=(0, 0), signature=b"!" * 64),
+        Vote(client="a", stage=Stage.STATISTICS, weights=(0.0, 1.0), reasons=(3, 0), signature=b"?" * 64),
     ),
-    weights=(65535, 1),
+    weights=(65535, 0),
     aggregate_sha256=b"g" * 32,
     confirmations=(
         Confirmation(client="a", next_mask_sha256=b""),
@@ -70,11 +76,25 @@ def test_a_round_is_read_back_as_it_was_recorded(journal: Journal, path: Path) -
     """Every field, in order, to the last bit of every weight."""
     start = Round(number=1)
     journal.announce(b"plan", start)
-    half = replace(
-        FULL, state=RoundState.SCORED, votes=FULL.votes[:1], confirmations=(), masks=(), weights=()
+    screened = replace(
+        FULL,
+        state=RoundState.SCREENED,
+        reasons=(),
+        statistics_sha256=b"",
+        votes=FULL.votes[:1],
+        confirmations=(),
+        masks=(),
+        weights=(),
+        aggregate_sha256=b"",
     )
-    journal.record(start, half)
-    journal.record(half, FULL)
+    cleared = replace(screened, state=RoundState.CLEARED, votes=FULL.votes[:2], reasons=(0, 1))
+    scored = replace(
+        cleared, state=RoundState.SCORED, votes=FULL.votes[:3], statistics_sha256=FULL.statistics_sha256
+    )
+    # The journal keeps nothing but the last commit: what is read between two is the first of them.
+    for before, after in pairwise((start, screened, cleared, scored, FULL)):
+        journal.record(before, after)
+        assert journal.rounds()[0].round == after
     journal.close()
     again = Journal.open(path, federation_id=FEDERATION)
     (entry,) = again.rounds()

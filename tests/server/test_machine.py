@@ -7,116 +7,58 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from round_events import (
+    CLIENTS,
+    DIGESTS,
+    S,
+    acceptance,
+    clients,
+    decided,
+    events,
+    fitting,
+    straight,
+    terms,
+    vote,
+)
 
 from secagg.errors import Code, RoundError
-from secagg.plan import RoundState
+from secagg.rule import Reason, Stage
 from secagg.server.events import (
     Acceptance,
     Aggregated,
-    BallotCast,
+    Cleared,
     Confirmation,
     Confirmed,
     DeadlinePassed,
-    Decided,
-    Event,
-    Failed,
     MaskArrived,
     Round,
     Scored,
+    Screened,
     Terms,
     UploadAccepted,
     UploadBegun,
-    Vote,
     chosen_mask,
 )
 from secagg.server.machine import Effect, pending, step
 from secagg.server.progress import Announce, End, what_follows
-
-CLIENTS = ("a", "b", "c", "d")
-DIGESTS = (bytes(32), b"\1" * 32)
-S = RoundState
 
 LEGAL = {
     (S.ANNOUNCED, S.COLLECTING),
     (S.COLLECTING, S.SEALED),
     (S.COLLECTING, S.ABORTED),
     (S.SEALED, S.SCORED),
+    (S.SEALED, S.SCREENED),
     (S.SEALED, S.ABORTED),
+    (S.SCREENED, S.CLEARED),
+    (S.SCREENED, S.ABORTED),
+    (S.CLEARED, S.SCORED),
+    (S.CLEARED, S.ABORTED),
     (S.SCORED, S.DECIDED),
     (S.SCORED, S.ABORTED),
     (S.DECIDED, S.AGGREGATED),
     (S.DECIDED, S.ABORTED),
     (S.AGGREGATED, S.CLOSED),
 }
-
-
-def acceptance(client: str, version: int = 0) -> Acceptance:
-    return Acceptance(
-        client=client,
-        update_id=f"{client}{version}".encode().ljust(16),
-        sample_count=10,
-        content_sha256=bytes([version]) * 32,
-    )
-
-
-clients = st.sampled_from(CLIENTS)
-digests = st.sampled_from(DIGESTS)
-states = st.sampled_from(list(S))
-weights = st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, float("nan")]), max_size=4).map(tuple)
-events: st.SearchStrategy[Event] = st.one_of(
-    st.just(UploadBegun()),
-    st.builds(
-        UploadAccepted,
-        acceptance=st.builds(acceptance, clients, st.integers(0, 1)),
-        enrolled=st.frozensets(clients, min_size=1),
-    ),
-    st.builds(DeadlinePassed, state=states),
-    st.builds(Scored, statistics_sha256=st.sampled_from([b"", *DIGESTS])),
-    st.builds(BallotCast, vote=st.builds(Vote, client=clients, weights=weights)),
-    st.builds(Decided, weights=st.lists(st.integers(-1, 3), max_size=4).map(tuple)),
-    st.builds(Aggregated, aggregate_sha256=digests),
-    st.builds(
-        Confirmed,
-        confirmation=st.builds(
-            Confirmation, client=clients, next_mask_sha256=st.sampled_from([b"", *DIGESTS])
-        ),
-    ),
-    st.builds(MaskArrived, client=clients, mask_sha256=digests),
-    st.builds(Failed, code=st.sampled_from([Code.WORKER_LOST, Code.INTERNAL])),
-)
-terms = st.builds(Terms, min_clients=st.integers(1, 3), ballots=st.booleans())
-
-
-def fitting(round_: Round, terms: Terms) -> list[Event]:
-    """Events that drive a round forward, so that random walks get further than its first state."""
-    n = len(round_.accepted)
-    names = [a.client for a in round_.accepted]
-    everyone = frozenset(CLIENTS)
-    match round_.state:
-        case S.ANNOUNCED:
-            return [UploadBegun()]
-        case S.COLLECTING:
-            return [
-                *(UploadAccepted(acceptance=acceptance(c), enrolled=everyone) for c in CLIENTS),
-                DeadlinePassed(state=S.COLLECTING),
-            ]
-        case S.SEALED:
-            return [Scored(statistics_sha256=DIGESTS[1] if terms.ballots else b"")]
-        case S.SCORED:
-            votes = [BallotCast(vote=Vote(client=c, weights=(1.0,) * n)) for c in names]
-            return [*votes, Decided(weights=(1,) * n), DeadlinePassed(state=S.SCORED)]
-        case S.DECIDED:
-            return [Aggregated(aggregate_sha256=d) for d in DIGESTS]
-        case S.AGGREGATED:
-            confirmations = [
-                Confirmed(confirmation=Confirmation(client=c, next_mask_sha256=d))
-                for c in names
-                for d in (b"", *DIGESTS)
-            ]
-            masks = [MaskArrived(client=c, mask_sha256=d) for c in names for d in DIGESTS]
-            return [*confirmations, *masks, DeadlinePassed(state=S.AGGREGATED)]
-        case _:
-            return [UploadBegun()]
 
 
 def check_step(before: Round, after: Round, effects: tuple[Effect, ...], terms: Terms) -> None:
@@ -135,24 +77,50 @@ def check_step(before: Round, after: Round, effects: tuple[Effect, ...], terms: 
         assert after.weights == before.weights
     if before.state >= S.SCORED:
         assert after.statistics_sha256 == before.statistics_sha256
+    if before.state >= S.SCREENED:
+        assert after.screening_sha256 == before.screening_sha256
+    # What was screened out never comes back, and who is asked about a stage stays the same while it lasts.
+    for earlier, later in zip(before.reasons, after.reasons, strict=bool(before.reasons)):
+        assert later == earlier or earlier == Reason.KEPT
+    if before.state is after.state and before.stage is not None:
+        assert before.judged(before.stage) == after.judged(before.stage)
     if before.aggregate_sha256:
         assert after.aggregate_sha256 == before.aggregate_sha256
     if before.state.ended:
         assert after == before
 
 
-def check_round(round_: Round, terms: Terms) -> None:
+Asked = dict[Stage, tuple[Acceptance, ...]]
+"""Which updates each stage was about when it was entered."""
+
+
+def check_round(round_: Round, terms: Terms, asked: Asked) -> None:
     """What holds of every round that can come about."""
     assert len(round_.contributors) == len(round_.accepted)
-    assert round_.voters <= round_.contributors
+    for stage in Stage:
+        ballots, judged = round_.ballots(stage), asked.get(stage, ())
+        voters = [ballot.client for ballot in ballots]
+        assert len(set(voters)) == len(voters)
+        assert set(voters) <= {acceptance.client for acceptance in judged} <= round_.contributors
+        assert all(len(ballot.weights) == len(ballot.reasons) == len(judged) for ballot in ballots)
+    assert bool(round_.screening_sha256) == (Stage.SCREENING in asked)
+    assert (Stage.SCREENING in asked) <= terms.screens
+    if Stage.SCREENING in asked and Stage.STATISTICS in asked:
+        assert asked[Stage.STATISTICS]
+        assert set(asked[Stage.STATISTICS]) <= set(asked[Stage.SCREENING])
     assert round_.confirmed.keys() <= round_.contributors
     if S.SEALED <= round_.state <= S.CLOSED:
         assert len(round_.accepted) >= terms.min_clients
     if S.DECIDED <= round_.state <= S.CLOSED:
         assert len(round_.weights) == len(round_.accepted)
         assert sum(round_.weights) >= 1
-        if terms.ballots:
-            assert len(round_.votes) >= terms.min_clients
+        assert len(round_.reasons) == len(round_.accepted)
+        for acceptance, weight in zip(round_.accepted, round_.weights, strict=True):
+            assert acceptance in asked[Stage.STATISTICS] or not weight
+        for stage, judged in asked.items():
+            if terms.ballots:
+                assert len(round_.ballots(stage)) >= min(terms.min_clients, len(judged))
+        assert (Stage.SCREENING in asked) == terms.screens
     assert (round_.state is S.ABORTED) == (round_.abort_code is not None)
     assert bool(round_.aggregate_sha256) == (round_.state in (S.AGGREGATED, S.CLOSED))
 
@@ -161,9 +129,11 @@ def check_round(round_: Round, terms: Terms) -> None:
 @given(data=st.data(), terms=terms)
 def test_no_sequence_of_events_breaks_a_promise(data: st.DataObject, terms: Terms) -> None:
     """Only the transitions of the contract happen, nothing accepted is lost, one aggregate at most."""
-    round_ = Round(number=1)
-    for _ in range(data.draw(st.integers(1, 30))):
-        event = data.draw(st.one_of(events, st.sampled_from(fitting(round_, terms))))
+    round_, asked = Round(number=1), Asked()
+    script = straight(data, terms)
+    for place in range(len(script) + data.draw(st.integers(1, 20))):
+        wild = st.one_of(events, st.sampled_from(fitting(round_, terms)))
+        event = script[place] if place < len(script) else data.draw(wild)
         try:
             after, effects = step(round_, event, terms)
         except RoundError as error:
@@ -178,7 +148,10 @@ def test_no_sequence_of_events_breaks_a_promise(data: st.DataObject, terms: Term
             }
             continue
         check_step(round_, after, effects, terms)
-        check_round(after, terms)
+        if after.state is not round_.state and after.stage is not None:
+            assert after.stage not in asked
+            asked[after.stage] = after.judged(after.stage)
+        check_round(after, terms, asked)
         # Said twice is said once, or refused; but never counted twice.
         try:
             again, _ = step(after, event, terms)
@@ -198,15 +171,20 @@ def test_a_round_always_has_a_way_to_its_end(data: st.DataObject, terms: Terms) 
         if round_.state is S.COLLECTING:
             event = UploadAccepted(acceptance=acceptance(client), enrolled=frozenset(CLIENTS))
             round_, _ = step(round_, event, terms)
-    for _ in range(8):
+    for _ in range(12):
         if round_.state.ended:
             break
         (effect,) = pending(round_, terms)
+        if effect is Effect.SETTLE and round_.state is S.SCREENED:
+            kept = Cleared(reasons=(Reason.KEPT,) * len(round_.accepted))
+            round_, _ = step(round_, kept, terms)
+            continue
         event = {
+            Effect.SCREEN: Screened(screening_sha256=DIGESTS[1]),
             Effect.AWAIT_UPLOADS: DeadlinePassed(state=S.COLLECTING),
             Effect.SCORE: Scored(statistics_sha256=DIGESTS[1] if terms.ballots else b""),
-            Effect.AWAIT_BALLOTS: DeadlinePassed(state=S.SCORED),
-            Effect.SETTLE: Decided(weights=(1,) * len(round_.accepted)),
+            Effect.AWAIT_BALLOTS: DeadlinePassed(state=round_.state),
+            Effect.SETTLE: decided(*(1,) * len(round_.accepted)),
             Effect.AGGREGATE: Aggregated(aggregate_sha256=DIGESTS[0]),
             Effect.AWAIT_CONFIRMATIONS: DeadlinePassed(state=S.AGGREGATED),
         }[effect]
@@ -260,20 +238,20 @@ def test_too_few_enrolled_clients_do_not_seal() -> None:
 def test_a_second_ballot_must_be_the_first() -> None:
     """The same ballot again changes nothing, another one is refused."""
     round_ = through(Scored(statistics_sha256=DIGESTS[1]), terms=TWO, round_=sealed())
-    first = BallotCast(vote=Vote(client="a", weights=(1.0, 0.0)))
+    first = vote("a", Stage.STATISTICS, 1.0, 0.0)
     once = through(first, terms=TWO, round_=round_)
     assert step(once, first, TWO) == (once, ())
     with pytest.raises(RoundError) as caught:
-        step(once, BallotCast(vote=Vote(client="a", weights=(1.0, 1.0))), TWO)
+        step(once, vote("a", Stage.STATISTICS, 1.0, 1.0), TWO)
     assert caught.value.code is Code.BALLOT_DUPLICATE
 
 
 def test_the_last_ballot_settles() -> None:
     """SETTLE follows once every contributor's ballot is in, and not before."""
     round_ = through(Scored(statistics_sha256=DIGESTS[1]), terms=TWO, round_=sealed())
-    round_, effects = step(round_, BallotCast(vote=Vote(client="a", weights=(1.0, 1.0))), TWO)
+    round_, effects = step(round_, vote("a", Stage.STATISTICS, 1.0, 1.0), TWO)
     assert effects == ()
-    round_, effects = step(round_, BallotCast(vote=Vote(client="b", weights=(1.0, 1.0))), TWO)
+    round_, effects = step(round_, vote("b", Stage.STATISTICS, 1.0, 1.0), TWO)
     assert effects == (Effect.SETTLE,)
     assert pending(round_, TWO) == (Effect.SETTLE,)
 
@@ -290,7 +268,7 @@ def test_a_round_waits_for_the_mask_that_most_propose() -> None:
     terms = Terms(min_clients=2, ballots=False)
     round_ = through(
         Scored(statistics_sha256=b""),
-        Decided(weights=(1, 1)),
+        decided(1, 1),
         Aggregated(aggregate_sha256=DIGESTS[0]),
         *(Confirmed(confirmation=Confirmation(client=c, next_mask_sha256=DIGESTS[1])) for c in "ab"),
         terms=terms,

@@ -15,7 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mean_bound import mean_bound
 from raw_client import RawClient, Sealed, refusal
-from served import Live, Serve, make_federation, serving
+from served import Live, Serve, expire, make_federation, serving
 
 from defenses import load_rule
 from secagg._proto import aggregator_pb2 as pb
@@ -24,18 +24,12 @@ from secagg.errors import Code, ConfigError, ServerError
 from secagg.plan import RoundPlan, RoundState
 from secagg.selection import Mask, propose_mask
 from secagg.server.app import SERVICE, running
-from secagg.server.events import DeadlinePassed
 
 BIG = {"big.weight": (900, 1000)}
 
 
 def flat_of(plan: RoundPlan, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.1, plan.manifest.size).astype(np.float32)
-
-
-async def expire(live: Live, number: int, state: RoundState) -> None:
-    """A stage's deadline passes now; a short one would race with the test on a busy machine."""
-    await live.server.coordinator.apply(number, DeadlinePassed(state=state))
 
 
 async def upload_all(live: Live, plan: RoundPlan, mask: Mask | None = None) -> None:

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import grpc
 import numpy as np
 import pytest
+from even_rule import rules
 from raw_client import RawClient, Sealed
 from served import make_federation, serving
 
-from defenses import load_rule
 from secagg._proto import aggregator_pb2 as pb
 from secagg.errors import Code
 from secagg.plan import RoundPlan, RoundState
@@ -41,6 +41,9 @@ POINTS = [
     "CONFIRMATION",
     "CLOSED",
 ]
+SCREENED_POINTS = ["SCREENED", "CLEARED", "SCORED", "BALLOT", "DECIDED"]
+RULES = {"ddfed": 1, "even:share=0.25": 2}
+"""How many ballots each client hands in under a rule; no weight depends on the order of acceptance."""
 CLIENTS = ("c0", "c1", "c2")
 DEADLINE_S = 60.0
 
@@ -48,7 +51,8 @@ DEADLINE_S = 60.0
 class Reference:
     """One federation, the updates its clients have sealed, and the aggregate of an undisturbed round."""
 
-    def __init__(self, folder: Path, sealed: dict[str, Sealed], aggregate: bytes) -> None:
+    def __init__(self, rule: str, folder: Path, sealed: dict[str, Sealed], aggregate: bytes) -> None:
+        self.rule = rule
         self.folder = folder
         self.sealed = sealed
         self.aggregate = aggregate
@@ -70,17 +74,14 @@ async def persist(call: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(0.05)
 
 
-async def take_part(client: RawClient, sealed: Sealed | None = None) -> tuple[Sealed, bytes]:
+async def take_part(client: RawClient, rule: str, sealed: Sealed | None = None) -> tuple[Sealed, bytes]:
     """One client's part in round 1, through however many servers it takes; what it sent and was given."""
     plan = await persist(client.plan)
     assert plan.round == 1
     sealed = sealed or client.seal(plan, flat_of(plan, client.name))
     assert sealed.header.payload_bytes == plan.payload_bytes
     await persist(lambda: client.upload(sealed))
-    await persist(lambda: client.reach(1, RoundState.SCORED))
-    answer = await persist(lambda: client.reach(1, RoundState.SCORED))
-    if answer.state == RoundState.SCORED:
-        await persist(lambda: client.vote(plan, load_rule("ddfed")))
+    await persist(lambda: client.judge(plan, rules(rule)))
     await persist(lambda: client.reach(1, RoundState.AGGREGATED))
     aggregate = await persist(lambda: client.download(pb.ARTIFACT_KIND_AGGREGATE, 1))
     await persist(lambda: client.confirm(1))
@@ -88,24 +89,25 @@ async def take_part(client: RawClient, sealed: Sealed | None = None) -> tuple[Se
     return sealed, aggregate
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    """Made once: the round without any kill."""
+@pytest.fixture(scope="module", params=RULES)
+def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """Made once for each rule: the round without any kill."""
+    rule = request.param
     folder = make_federation(
-        tmp_path_factory.mktemp("reference") / "federation", len(CLIENTS), rule="ddfed", protect="full"
+        tmp_path_factory.mktemp("reference") / "federation", len(CLIENTS), rule=rule, protect="full"
     )
     untouched = folder.with_name("untouched")
     shutil.copytree(folder, untouched)
 
     async def hold() -> dict[str, tuple[Sealed, bytes]]:
         async with serving(folder) as live:
-            parts = await asyncio.gather(*(take_part(client) for client in live.clients))
+            parts = await asyncio.gather(*(take_part(client, rule) for client in live.clients))
             return {client.name: part for client, part in zip(live.clients, parts, strict=True)}
 
     parts = asyncio.run(hold())
     aggregates = {aggregate for _, aggregate in parts.values()}
     assert len(aggregates) == 1
-    return Reference(untouched, {name: sealed for name, (sealed, _) in parts.items()}, aggregates.pop())
+    return Reference(rule, untouched, {name: sealed for name, (sealed, _) in parts.items()}, aggregates.pop())
 
 
 def free_port() -> int:
@@ -127,7 +129,7 @@ async def lives(server: Path, port: int, point: str) -> asyncio.subprocess.Proce
                 doomed.kill()
                 await doomed.wait()
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "secagg.cli", "serve", str(server), "--port", str(port)
+        sys.executable, str(SCRIPT), str(server), str(port), "NEVER", "after"
     )
 
 
@@ -136,9 +138,13 @@ def journalled(server: Path, query: str) -> Any:
         return db.execute(query).fetchone()[0]
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(
+    ("reference", "point"),
+    [*(("ddfed", point) for point in POINTS), *(("even:share=0.25", point) for point in SCREENED_POINTS)],
+    indirect=["reference"],
+)
 async def test_a_killed_server_ends_the_round_with_the_same_aggregate(
-    point: str, reference: Reference, tmp_path: Path
+    reference: Reference, point: str, tmp_path: Path
 ) -> None:
     """Killed right before a commit, restarted, killed right after the same commit, restarted.
 
@@ -152,7 +158,9 @@ async def test_a_killed_server_ends_the_round_with_the_same_aggregate(
     async with asyncio.timeout(DEADLINE_S):
         survivor = asyncio.ensure_future(lives(folder / "server", port, point))
         try:
-            parts = await asyncio.gather(*(take_part(c, reference.sealed[c.name]) for c in clients))
+            parts = await asyncio.gather(
+                *(take_part(c, reference.rule, reference.sealed[c.name]) for c in clients)
+            )
             process = await survivor
             end = await persist(
                 lambda: clients[0].stub.AwaitPlan(pb.AwaitPlanRequest(after_round=1, wait_s=20))
@@ -169,7 +177,8 @@ async def test_a_killed_server_ends_the_round_with_the_same_aggregate(
     assert end.end.rounds_closed == 1
     server = folder / "server"
     assert journalled(server, "SELECT count(*) FROM acceptances") == len(CLIENTS)
-    assert journalled(server, "SELECT count(*) FROM ballots") == len(CLIENTS)
+    ballots = len(CLIENTS) * RULES[reference.rule]
+    assert journalled(server, "SELECT count(*) FROM ballots") == ballots
     assert journalled(server, "SELECT count(*) FROM rounds") == 1
     digest = journalled(server, "SELECT aggregate_sha256 FROM rounds")
     assert digest == hashlib.sha256(reference.aggregate).digest()

@@ -60,6 +60,17 @@ def test_time_of_a_round_starts_where_the_one_before_ended():
     assert row is not None and row.wall_s == 4 and row.accuracy is None
 
 
+def test_a_backdoors_success_stands_beside_the_accuracy():
+    """Where one is attempted; None, and no bracket, elsewhere."""
+    rows = Rows(["a", "b"], Clock())
+    assert rows.reported("a", reports(1, 1)) is None
+    row = rows.reported("b", reports(1, 1, accuracy=0.75, loss=0.5, backdoor_success=0.875))
+    assert row is not None and row.flat()["backdoor_success"] == 0.875
+    assert cells(row)[1] == "75.0% [88%]"
+    _, other = one_row(Clock())
+    assert other is not None and other.flat()["backdoor_success"] is None and cells(other)[1] == "75.0%"
+
+
 def test_a_round_that_everybody_missed_is_no_row():
     rows = Rows(["a", "b"], Clock())
     assert rows.missed("a", 1) is None and rows.missed("b", 1) is None

@@ -31,7 +31,7 @@ def test_every_field_is_read_from_toml(tmp_path):
     ratio = 0.25
     significance = "magnitude"
     rule = "ddfed"
-    poison = "gaussian:0.4:0.5"
+    poison = "gaussian:0.4:0.5@2"
     seed = 7
     round_timeout_s = 60
     out = "elsewhere"
@@ -45,7 +45,7 @@ def test_every_field_is_read_from_toml(tmp_path):
         "ddfed",
         3,
     )
-    assert config.attack is not None and config.attack.strength == 0.5
+    assert config.attack is not None and (config.attack.strength, config.attack.start_round) == (0.5, 2)
     assert len(config.malicious) == 2 and config.model is ModelName.CNN
 
 
@@ -66,9 +66,11 @@ def test_every_field_is_read_from_toml(tmp_path):
         ({"significance": "random"}, Code.CONFIG_INVALID, "significance"),
         ({"layers": ["a"]}, Code.CONFIG_INVALID, "layers"),
         ({"partition": "dirichlet"}, Code.CONFIG_INVALID, "dirichlet:β"),
-        ({"rule": "krum"}, Code.RULE_UNKNOWN, "mean, ddfed"),
+        ({"rule": "krom"}, Code.RULE_UNKNOWN, "mean, ddfed"),
         ({"poison": "sign-flip"}, Code.CONFIG_INVALID, "ATTACK:FRACTION"),
         ({"poison": "sign-flip:0.01"}, Code.CONFIG_INVALID, "at least 1"),
+        ({"poison": "sign-flip:0.3@21"}, Code.CONFIG_INVALID, "there are 20 rounds"),
+        ({"poison": "sign-flip:0.3@0"}, Code.CONFIG_INVALID, "1, 2, 3"),
         ({"seed": -1}, Code.CONFIG_INVALID, "seed"),
         ({"out": ""}, Code.CONFIG_INVALID, "out"),
     ],

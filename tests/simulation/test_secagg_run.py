@@ -59,6 +59,7 @@ def test_a_poisoned_federation_under_encryption_learns_an_unseen_data_set(tmp_pa
     model = load_model(out / "model.npz")
     assert list(model) == ["hidden.weight", "hidden.bias", "output.weight", "output.bias"]
     assert "rejected" in done.stdout and "100%" in done.stdout
+    assert result["backdoor_success"] is None
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,30 @@ def test_full_and_plain_give_the_same_model(tmp_path):
         np.testing.assert_allclose(models["full", "auto"][name], tensor, atol=32 * largest * 2.0**-15)
 
 
+def test_a_majority_that_lies_decides_and_a_minority_does_not(tmp_path, idx_folder):
+    """Liars find each other in opened statistics: three of five throw the honest out, two change nothing."""
+    for fraction, believed in ((0.6, True), (0.4, False)):
+        out = tmp_path / f"{fraction}"
+        done = secagg_run(out, "--dataset", idx_folder, "--clients", 5, "--rounds", 1, "--model", "linear",
+                          "--rule", "norm-clipping", "--poison", f"liar:{fraction}")  # fmt: skip
+        result = result_of(done, out)
+        honest = {f"client-{i + 1}" for i in range(5)} - set(result["malicious"])
+        rejected = set(result["rows"][0]["rejected_clients"].split())
+        assert rejected == (honest if believed else set())
+
+
+def test_a_backdoors_success_is_measured_before_and_after_it_opens(tmp_path):
+    """From round 2 on two of five replace the mean by models with a backdoor, and accuracy does not tell."""
+    out = tmp_path / "run"
+    done = secagg_run(out, "--clients", 5, "--rounds", 3, "--protect", "plain",
+                      "--poison", "backdoor:0.4@2")  # fmt: skip
+    result = result_of(done, out)
+    success = [row["backdoor_success"] for row in result["rows"]]
+    assert success[0] < 0.2 and min(success[1:]) > 0.7 and result["backdoor_success"] == success[-1]
+    assert result["final_accuracy"] > 0.8
+    assert "%]" in done.stdout
+
+
 def test_a_federation_whose_values_explode_still_ends(tmp_path, idx_folder):
     """An attacker at the edge of what can be sealed: honest clients diverge, nothing is refused for ever."""
     out = tmp_path / "run"
@@ -116,7 +141,7 @@ def test_settings_come_from_a_file_and_flags_win(tmp_path, idx_folder):
         (["--clients", 1], "CONFIG_INVALID", "clients"),
         (["--dataset", "no-such-folder"], "DATA_MISSING", "digits, fashion-mnist"),
         (["--dataset", "fashion-mnist", "--data", "no-such-folder"], "DATA_MISSING", "zalandoresearch"),
-        (["--rule", "krum"], "RULE_UNKNOWN", "mean, ddfed"),
+        (["--rule", "krom"], "RULE_UNKNOWN", "mean, ddfed"),
         (
             ["--significance", "layers", "--protect", "selective", "--layers", "nothing"],
             "CONFIG_INVALID",
