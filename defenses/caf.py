@@ -16,8 +16,9 @@ class CAF(GramRule):
         c_i ← c_i·(1 − τ_i/max τ),    τ_i = ⟨u_i − μ, v⟩²,    while Σc > n − 2f.
 
     The result is the μ with the smallest λ. Eigenpairs are exact, from the Gram matrix; byzfl 0.0.11 takes
-    one step of power iteration from a random vector, so that its result differs from call to call. Unmoved
-    by a shift of all updates.
+    one step of power iteration from a random vector, so that its result differs from call to call, and
+    divides by the largest τ of all: if that is of an update without weight, it hardly ends. Here max τ is over
+    those with weight. Unmoved by a shift of all updates.
 
     >>> import numpy as np
     >>> from secagg.rule import statistics_of

@@ -21,6 +21,9 @@ class DnC(GramRule):
     what is kept; the Gram matrix is over all coordinates, so that there is one pass. Unmoved by a shift of
     all updates.
 
+    One direction is looked at: far updates that stick out in different ones are not all dropped, and are left
+    to the norm gate.
+
     Args:
         c: the paper's filtering fraction, ≥ 0.
 

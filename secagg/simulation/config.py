@@ -13,7 +13,11 @@ from secagg.config import FederationConfig, ProfileName
 from secagg.errors import Code, ConfigError
 from secagg.plan import ProtectionMode, Significance
 from secagg.simulation.partition import parse_partition
+from secagg.suitability import check_settings
+from secagg.update import Manifest, TensorSpec
 
+ROOT_NAME = "root"
+_ANY_MODEL = Manifest(tensors=(TensorSpec(name="any.weight", shape=(2, 2)),))
 Real = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -80,8 +84,8 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _parts_fit_together(self) -> RunConfig:
         parse_partition(self.partition)
-        load_rule(self.rule)
         _ = self.malicious, self.federation  # each raises what can't be
+        check_settings(self.federation, load_rule(self.rule))
         if self.attack is not None and self.attack.start_round > self.rounds:
             raise ConfigError(
                 Code.CONFIG_INVALID,
@@ -106,6 +110,37 @@ class RunConfig(BaseModel):
         return tuple(f"client-{i + 1:0{width}}" for i in range(self.clients))
 
     @property
+    def root(self) -> str | None:
+        """The name of the participant whose update others are compared with; None if the rule needs none.
+
+        It is one more than the clients: it holds a few samples of its own and does not attack.
+        """
+        request = load_rule(self.rule).request(_ANY_MODEL)
+        return ROOT_NAME if request is not None and request.root else None
+
+    @property
+    def everyone(self) -> tuple[str, ...]:
+        """All participants' names: the clients', and the root's last."""
+        return self.names if self.root is None else (*self.names, self.root)
+
+    @property
+    def min_clients(self) -> int:
+        """More than half, and as many as the rule works with.
+
+        Raises:
+            ConfigError: RULE_UNSUPPORTED if that is more than there are.
+        """
+        rule = load_rule(self.rule)
+        for count in range(self.clients // 2 + 1, self.clients):
+            try:
+                rule.require(count)
+            except ConfigError:
+                continue
+            return count
+        rule.require(self.clients)
+        return self.clients
+
+    @property
     def federation(self) -> FederationConfig:
         """The settings of the federation that this run starts."""
         return FederationConfig(
@@ -118,7 +153,8 @@ class RunConfig(BaseModel):
             rule=self.rule,
             profile=self.profile,
             rounds=self.rounds,
-            min_clients=self.clients // 2 + 1,
+            min_clients=self.min_clients,
+            root_client=self.root,
             collect_timeout_s=self.round_timeout_s,
             ballot_timeout_s=self.round_timeout_s,
             confirm_timeout_s=self.round_timeout_s,

@@ -39,7 +39,7 @@ class PlainLines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._widths = (5, 8, 8, 10, 8, 8, 6, 8, 6, 6)
+        self._widths = (5, 8, 8, 18, 8, 8, 6, 8, 6, 6)
         self._headed = False
 
     def note(self, text: str) -> None:
@@ -123,7 +123,7 @@ def cells(row: Row) -> tuple[str, ...]:
         str(row.round),
         _quality(row),
         "-" if row.loss is None else f"{row.loss:.3g}",
-        ", ".join(name.removeprefix("client-") for name in row.rejected_clients.split()) or "-",
+        _rejected(row),
         binary_size(row.bytes_up),
         binary_size(row.bytes_down),
         f"{row.seal_s:.3f}",
@@ -131,6 +131,14 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.open_s:.3f}",
         f"{row.wall_s:.2f}",
     )
+
+
+def _rejected(row: Row) -> str:
+    """The rejected clients' numbers behind the reason they share, as in ``norm 03, 07; unlike 01``."""
+    groups: dict[str, list[str]] = {}
+    for name, reason in zip(row.rejected_clients.split(), row.reasons.split(), strict=True):
+        groups.setdefault(reason, []).append(name.removeprefix("client-"))
+    return "; ".join(f"{reason} {', '.join(names)}" for reason, names in groups.items()) or "-"
 
 
 def _quality(row: Row) -> str:

@@ -126,9 +126,9 @@ class _Federation:
         self._ready = ready
         self._display = display
         self._rows = rows
-        self._measured = Rows(config.names)
+        self._measured = Rows(config.everyone)
         self._stage_began = 0.0
-        self._running = set(config.names)
+        self._running = set(config.everyone)
         self._reason = ""
 
     async def run(self) -> None:
@@ -141,7 +141,7 @@ class _Federation:
             await children.start(SERVER, ("-m", "secagg.cli", "serve", str(self._ready.server), "--events"))
             write_tasks(self._config, self._ready, await self._address(children))
             self._display.note(f"starting {self._config.clients} clients")
-            for name in self._config.names:
+            for name in self._config.everyone:
                 await children.start(
                     name, ("-m", "secagg.simulation.participant", str(self._ready.task_path(name)))
                 )
@@ -180,7 +180,9 @@ class _Federation:
         if event == "state":
             self._state(fields)
         elif event == "decided":
-            self._measured.decided(int(fields["round"]), fields["weights"])
+            self._measured.decided(int(fields["round"]), fields["weights"], fields["reasons"])
+        elif event == "undecided":
+            self._display.note(f"round {fields['round']}: {fields['message']}")
         elif event == "refused" and fields.get("code") not in EXPECTED_REFUSALS:
             # Who comes too late says so itself; that one mask proposal was enough is no news.
             self._display.note(
@@ -188,9 +190,9 @@ class _Federation:
             )
 
     def _state(self, fields: Mapping[str, Any]) -> None:
-        """The server's own time is SEALED to SCORED (statistics) and DECIDED to AGGREGATED (sum)."""
+        """The server's own time ends in SCREENED and SCORED (statistics) and in AGGREGATED (sum)."""
         number, state, now = int(fields["round"]), fields["state"], float(fields["t_s"])
-        if state in ("SCORED", "AGGREGATED"):
+        if state in ("SCREENED", "SCORED", "AGGREGATED"):
             self._measured.server_time(number, now - self._stage_began)
         elif state == "ABORTED":
             self._display.note(f"round {number} aborted: {fields.get('abort_code')}")

@@ -24,6 +24,8 @@ from secagg.simulation.task import Coalition, Member, Schedule, Task, save_sampl
 FEDERATION, PARTICIPANTS, LOGS = "federation", "participants", "logs"
 MODEL_FILE = "model.npz"
 TEST_FILE = "test.npz"
+ROOT_SAMPLES = 100
+"""What the root participant trains on, drawn from everybody's: as many as FLTrust's authors give it."""
 _OWN = (FEDERATION, PARTICIPANTS, LOGS, RESULT_FILE, MODEL_FILE)
 
 
@@ -34,7 +36,7 @@ class Preparation:
     Args:
         out: the output folder.
         dataset: what is trained on; its name, shape and classes matter from here on.
-        sample_counts: training samples per client.
+        sample_counts: training samples of each participant.
         profile: the CKKS profile that was dealt.
     """
 
@@ -87,10 +89,15 @@ def prepare(config: RunConfig) -> Preparation:
     parts = partition(train.labels, config.clients, config.partition, config.seed)
     out = _fresh_folder(Path(config.out))
     counts = tuple(len(part) for part in parts)
+    if config.root is not None:
+        counts = (*counts, min(ROOT_SAMPLES, len(train)))
     profile = _make_federation(config, dataset, out / FEDERATION, max(counts))
     ready = Preparation(out=out, dataset=dataset, sample_counts=counts, profile=profile)
     for name, part in zip(config.names, parts, strict=True):
         save_samples(ready.samples_path(name), train.take(part))
+    if config.root is not None:
+        chosen = np.random.default_rng([config.seed, 5]).choice(len(train), counts[-1], replace=False)
+        save_samples(ready.samples_path(config.root), train.take(np.sort(chosen)))
     save_samples(out / PARTICIPANTS / TEST_FILE, dataset.test)
     return ready
 
@@ -105,7 +112,7 @@ def write_tasks(config: RunConfig, ready: Preparation, address: str) -> None:
         learning_rate=config.learning_rate,
         momentum=config.momentum,
     )
-    for index, name in enumerate(config.names):
+    for index, name in enumerate(config.everyone):
         evaluates = index == evaluator
         Task(
             name=name,
@@ -166,7 +173,7 @@ def _make_federation(config: RunConfig, dataset: Dataset, folder: Path, max_samp
     initial = tensors_from(build_model(config.model, dataset.shape, dataset.classes, config.seed))
     init_federation(folder, config.federation.model_copy(update={"max_sample_count": max_sample_count}))
     save_model(FederationFolder.open(folder).root / config.federation.initial_model, initial)
-    for name in config.names:
+    for name in config.everyone:
         enroll_local(folder, name)
     return deal(folder, rules=load_rule).profile
 

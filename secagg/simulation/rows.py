@@ -22,6 +22,7 @@ class Row:
         accepted: how many updates were summed.
         rejected: how many arrived and got weight 0.
         rejected_clients: their names, separated by spaces.
+        reasons: why, in the same order (``secagg.rule.Reason``, in small letters).
         bytes_up, bytes_down: payload bytes per client, mean.
         train_s, seal_s, open_s: seconds per client, mean.
         aggregate_s: seconds the server spent on statistics and sum.
@@ -34,6 +35,7 @@ class Row:
     accepted: int
     rejected: int
     rejected_clients: str
+    reasons: str
     bytes_up: int
     bytes_down: int
     train_s: float
@@ -51,6 +53,7 @@ class Row:
 @dataclass(slots=True, kw_only=True)
 class _Pending:
     weights: Mapping[str, float] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
     server_s: float = 0.0
     reports: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     missed: set[str] = field(default_factory=set)
@@ -75,9 +78,12 @@ class Rows:
         if self._since is None:
             self._since = self._clock()
 
-    def decided(self, round_: int, weights: Mapping[str, float]) -> None:
-        """The server has settled each contributor's weight."""
-        self._at(round_).weights = weights
+    def decided(self, round_: int, weights: Mapping[str, float], reasons: Mapping[str, str]) -> None:
+        """The server has settled each contributor's weight, and why it is 0 where it is."""
+        # The root update was never meant to be summed: it is neither accepted nor rejected.
+        pending = self._at(round_)
+        pending.weights = {name: w for name, w in weights.items() if reasons.get(name) != "root"}
+        pending.reasons = reasons
 
     def server_time(self, round_: int, seconds: float) -> None:
         """The server has spent so long on a round's statistics or sum."""
@@ -114,6 +120,7 @@ class Rows:
             accepted=len(pending.weights) - len(rejected),
             rejected=len(rejected),
             rejected_clients=" ".join(rejected),
+            reasons=" ".join(pending.reasons.get(name, "rule") for name in rejected),
             bytes_up=round(fmean(r["bytes_up"] for r in reports)),
             bytes_down=round(fmean(r["bytes_down"] for r in reports)),
             train_s=_mean(reports, "train_s"),
