@@ -17,8 +17,8 @@ class CAF(GramRule):
 
     The result is the μ with the smallest λ. Eigenpairs are exact, from the Gram matrix; byzfl 0.0.11 takes
     one step of power iteration from a random vector, so that its result differs from call to call, and
-    divides by the largest τ of all: if that is of an update without weight, it hardly ends. Here max τ is over
-    those with weight. Unmoved by a shift of all updates.
+    divides by the largest τ of all: if that is of an update without weight, it hardly ends. Here max τ is
+    over those with weight. Unmoved by a shift of all updates.
 
     >>> import numpy as np
     >>> from secagg.rule import statistics_of

@@ -18,7 +18,8 @@ COUNT_RANGE = 3.0
 """Sample counts beyond so many times the median (or below its share) explain no longer (shorter) updates."""
 CLEARLY, SHARE = 0.05, 0.2
 """A direction is kept beyond the larger of this sum of cosines and this share of the median sum."""
-HEAD_AGAINST = 0.5
+AGAINST, HEAD_AGAINST = 0.25, 0.5
+"""Cosine with the others, and sum of the last layer's, that no hint makes up for if it is negative."""
 _CROWDING = 4
 
 
@@ -31,10 +32,11 @@ class DDFedHardened(GramRule):
     1. *Length.* Training on n_i samples moves a model about √n_i far. u_i is dropped if ‖u_i‖/√n_i exceeds
        ``length`` medians, n_i cut to [1/3, 3] times its median. So a scaled update of a small client stands
        out though a large client's own may be as long.
-    2. *Direction.* Three cosines are added: with the consensus of the others, with the last step g − g',
-       and with g (training a network lengthens it). The latter two count up to their medians only: g and g'
-       are public, and an attacker can point along them. The worst is dropped, if its sum is not above
-       max(0.05, median/5), and the sums are taken anew without it, until all are.
+    2. *Direction.* Three cosines are added: with the consensus of the others, with the last step g − g', and
+       with g (training a network lengthens it). The latter two are hints that count up to their medians: g
+       and g' are public, and an attacker can point along them. The worst is dropped, if its sum is not above
+       max(0.05, median/5) or its cosine with the consensus not above −¼, and the sums are taken anew without
+       it, until all are.
     3. *The last layer by itself* must not point against the others': the same sum above −max(½, median/2).
     4. a_i = p_i·min(1, median ‖u_j‖/‖u_i‖), with p_i ∝ min(n_i, 2·median n) of sum 1.
 
@@ -129,8 +131,10 @@ class DDFedHardened(GramRule):
             if candidates.any()
         ]
         while kept.any():
-            sums = _with_others(alike, kept) + sum(hints)
-            bad = kept & (sums <= max(CLEARLY, SHARE * float(np.median(sums[kept]))))
+            others = _with_others(alike, kept)
+            sums = others + sum(hints)
+            unclear = sums <= max(CLEARLY, SHARE * float(np.median(sums[kept])))
+            bad = kept & (unclear | (others <= -AGAINST))
             if not bad.any():
                 break
             kept[np.flatnonzero(bad)[sums[bad].argmin()]] = False

@@ -1,5 +1,4 @@
-"""Differences add up on ciphertexts, round after round, to the model that whoever comes last opens as well.
-"""
+"""Differences add up on ciphertexts, round after round, to the model that whoever joins late opens too."""
 
 from __future__ import annotations
 

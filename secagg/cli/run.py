@@ -36,7 +36,12 @@ from rich.console import Console
     help="How entries are chosen, with --protect selective.",
 )
 @click.option("--layers", metavar="NAME,…", help="Tensors to encrypt, with --significance layers.")
-@click.option("--rule", metavar="NAME", help="mean, ddfed.  [default: mean]")
+@click.option(
+    "--rule",
+    metavar="NAME[:PARAMETER=NUMBER,…]",
+    help="mean, ddfed, ddfed-hardened, multi-krum:f=3, nnm+krum and more; a name that is none lists all.  "
+    "[default: mean]",
+)
 @click.option(
     "--profile", metavar="NAME", help="CKKS parameters (secagg overhead --profiles).  [default: auto]"
 )
@@ -52,7 +57,7 @@ def run(file: Path | None, layers: str | None, **flags: Any) -> None:
     """Run a federation on this machine as set in FILE (TOML) and flags; flags win.
 
     \b
-    Example: secagg run --rounds 10 --protect full --rule ddfed --poison sign-flip:0.3
+    Example: secagg run --rounds 10 --protect full --rule ddfed-hardened --poison sign-flip:0.3
     """
     # Both reach pydantic, the rules and the attacks; `secagg --help` should not wait for them.
     from secagg.config import parse_toml, read_toml
@@ -72,6 +77,8 @@ def run(file: Path | None, layers: str | None, **flags: Any) -> None:
         result = launch(config, display)
     accuracy = "unknown" if result.final_accuracy is None else f"{100 * result.final_accuracy:.1f}%"
     console.print(f"accuracy after {config.rounds} rounds: {accuracy}", highlight=False)
+    if result.backdoor_success is not None:
+        console.print(f"backdoor success: {100 * result.backdoor_success:.1f}%", highlight=False)
     if result.recall is not None:
         precision = "-" if result.precision is None else f"{100 * result.precision:.0f}%"
         console.print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,10 +94,23 @@ class Models:
         Raises:
             SecaggError: it can't be downloaded, or isn't what it should be.
         """
-        if round in self._models:
-            return self._models[round]
-        flat = self._past(round, form, key_id) if round else form.manifest.flatten(self._initial())
-        self.remember(round, flat, form)
+        # A chain may be as long as the federation: it is followed down to an open model, then opened upwards.
+        chain: list[tuple[int, Path, int]] = []
+        at = round
+        while at and at not in self._models:
+            file = self._past(at, form)
+            since = self._since(file) if form.differences else 0
+            chain.append((at, file.path, since))
+            at = since
+        flat = self._models.get(at)
+        if flat is None and (form.differences or not round):
+            flat = form.manifest.flatten(self._initial())
+            self.remember(0, flat, form)
+        for number, path, since in reversed(chain):
+            onto = Onto(since=since, model=flat) if form.differences and flat is not None else None
+            flat = self._open(self._past(number, form, path), key_id, None, onto)
+            self.remember(number, flat, form)
+        assert flat is not None
         return flat
 
     def remember(self, round: int, flat: NDArray[np.float32], form: Form) -> None:
@@ -131,20 +145,26 @@ class Models:
         mask = derive_mask(form.protection, form.manifest, federation_id, round, agreed)
         return Layout(form.manifest, mask, form.statistics_blocks)
 
-    def _past(self, round: int, form: Form, key_id: bytes) -> NDArray[np.float32]:
-        """The model of an earlier round from its aggregate, and from what that adds to."""
-        layout, onto = self.layout(form, round, self._agreed_mask(form, round)), None
-        file = self._file(round, layout, form.profile)
-        if form.differences:
-            since = file.since()
-            if since is None:
-                raise CiphertextError(
-                    Code.AGGREGATE_MALFORMED,
-                    f"the aggregate of round {round} is a mean of models",
-                    round=round,
-                )
-            onto = Onto(since=since, model=self.of(since, form, key_id))
-        return self._open(file, key_id, None, onto)
+    def _past(self, round: int, form: Form, path: Path | None = None) -> AggregateFile:
+        """An earlier round's aggregate, downloaded unless its path is given.
+
+        Its layout is as large as the model: who follows a chain keeps the paths only.
+        """
+        layout = self.layout(form, round, self._agreed_mask(form, round))
+        if path is None:
+            return self._file(round, layout, form.profile)
+        return AggregateFile(path=path, round=round, layout=layout, profile=profile(form.profile))
+
+    def _since(self, file: AggregateFile) -> int:
+        """The round whose model an aggregate of differences adds to."""
+        since = file.since()
+        if since is None:
+            raise CiphertextError(
+                Code.AGGREGATE_MALFORMED,
+                f"the aggregate of round {file.round} is a mean of models",
+                round=file.round,
+            )
+        return since
 
     def _file(self, round: int, layout: Layout, name: str) -> AggregateFile:
         form = profile(name)

@@ -34,7 +34,7 @@ def left_over(feedback, layout):
 
 
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("statistics", [(), ("last",)])
+@pytest.mark.parametrize("statistics", [(), (("last",),)])
 def test_what_is_left_over_comes_back_once_it_is_settled(tmp_path, mask, statistics):
     """Every block's values at their places, under one run as under scattered indices."""
     layout, flat = Layout(MANIFEST, MASKS[mask], statistics), RNG.random(MANIFEST.size).astype(np.float32)

@@ -80,6 +80,18 @@ def test_a_coalition_that_says_the_same_has_one_voice(kind, strength):
         assert Reason.DUPLICATE not in answer.reasons
 
 
+def test_three_that_shout_alike_do_not_drown_seven_that_agree_a_little():
+    """Honest updates share a third of their direction, and there are no hints; −c is in three the same."""
+    generator = np.random.default_rng(0)
+    common = np.eye(60)[0]
+    noise = generator.normal(size=(10, 60))
+    noise[:, 0] = 0
+    updates = 0.35 * common + 0.94 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    updates[:3] = -common + 0.02 * noise[:3]
+    answer = judge(RULE, statistics_of(updates))
+    assert answer.reasons.tolist() == [Reason.UNLIKE] * 3 + [Reason.KEPT] * 7
+
+
 def test_the_last_layer_turned_around_is_found_where_labels_are_alike():
     """The rest of the update is honest and longer."""
     for round_ in trained("iid"):
@@ -90,12 +102,14 @@ def test_the_last_layer_turned_around_is_found_where_labels_are_alike():
 
 
 def test_who_points_along_the_public_models_gains_no_more_than_the_median():
-    """Against everybody, but along g: the hint from g counts up to what it is worth for most."""
+    """Against everybody, but along g: hints count up to what they are worth for most, and outweigh little."""
     for round_ in trained("iid"):
         updates = round_.updates.copy()
         middle = np.median(np.linalg.norm(updates, axis=1))
         away = -updates[1:].mean(axis=0)
-        along = away / np.linalg.norm(away) + 2 * round_.base / np.linalg.norm(round_.base)
+        away /= np.linalg.norm(away)
+        across = round_.base - (round_.base @ away) * away
+        along = away + 1.5 * across / np.linalg.norm(across)
         updates[0] = middle * along / np.linalg.norm(along)
         assert judged(round_, updates).reasons[0] == Reason.UNLIKE
 
@@ -149,8 +163,8 @@ def test_in_the_first_round_there_is_no_last_step():
     ],
 )
 def test_the_last_layer_is_that_of_the_last_matrix(shapes, blocks):
-    """With its bias; a model that is one layer is one block, one without matrices ends with its last tensor."""
-    manifest = Manifest(tensors=tuple(TensorSpec(name=name, shape=shape) for name, shape in shapes.items()))
+    """With its bias; a model of one layer is one block, one without matrices ends with its last tensor."""
+    manifest = Manifest(tensors=tuple(TensorSpec(name=name, shape=s) for name, s in shapes.items()))
     assert RULE.request(manifest).blocks == blocks
 
 

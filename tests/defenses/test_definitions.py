@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rule_cases import honest
 
@@ -45,7 +45,6 @@ def test_krum_scores_sum_the_distances_of_the_nearest(seed, f):
     assert set(np.flatnonzero(of("multi-krum:m=4", updates, f))) == set(best[:4])
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(0, 4))
 def test_no_set_has_a_smaller_diameter_than_mdas(seed, f):
     """Against all n!/(f!(n − f)!) sets; of those with the same diameter, none lies closer together."""
@@ -69,7 +68,6 @@ def test_mda_is_quick_where_all_sets_are_too_many():
     assert np.flatnonzero(of("mda", updates, 12)).tolist() == list(range(12, 40))
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(0, 3))
 def test_smea_minimises_the_top_eigenvalue(seed, f):
     updates, _ = drawn(seed)
@@ -163,7 +161,8 @@ def test_fltrust_is_the_papers(seed):
     root = updates[4]
     trust = np.array([max(0.0, cosine(u, root)) for u in updates])
     trust[4] = 0
-    wanted = trust / trust.sum() * np.linalg.norm(root) / np.linalg.norm(updates, axis=1)
+    # Where nobody agrees with the root, nothing counts.
+    wanted = trust / (trust.sum() or 1.0) * np.linalg.norm(root) / np.linalg.norm(updates, axis=1)
     assert np.allclose(of("fltrust", updates, 1, root=4), wanted)
 
 
@@ -229,13 +228,13 @@ def test_the_cluster_is_hdbscans(seed, n):
 def test_flame_clips_to_the_median_of_all_norms():
     """min(1, S/‖u_i‖)/|L|, S over those left out as well."""
     updates = honest(9, np.random.default_rng(2))
-    updates[0] *= -3
-    updates[1] *= 2
+    updates[:3] *= -3
+    updates[3] *= 1.5
     base = np.random.default_rng(1).normal(size=24)
     found = of("flame", updates, 2, base=base)
     models, norms = updates + base, np.linalg.norm(updates, axis=1)
     members = majority_cluster(1 - np.array([[cosine(u, v) for v in models] for u in models]))
-    assert not members[0]
+    assert not members[:3].any()
     assert np.allclose(found, members * np.minimum(1, np.median(norms) / norms) / members.sum())
 
 

@@ -28,7 +28,7 @@ def scene(case: RuleCase, f: int, seed: int, extra: int = 2):
 
 
 @every
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(f=st.integers(0, 3), seed=seeds)
 def test_the_order_of_updates_does_not_matter(case, f, seed):
     """a(π(u)) = π(a(u)); sample counts and histories move along."""
@@ -40,7 +40,7 @@ def test_the_order_of_updates_does_not_matter(case, f, seed):
 
 
 @every
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(f=st.integers(0, 3), seed=seeds)
 def test_coefficients_are_shares(case, f, seed):
     """None is negative or NaN, and they do not sum to more than 1 (FLTrust rescales to the root's norm)."""
@@ -51,7 +51,7 @@ def test_coefficients_are_shares(case, f, seed):
 
 
 @every
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(f=st.integers(0, 3), seed=seeds)
 def test_turning_all_vectors_changes_nothing(case, f, seed):
     """What follows from inner products is the same for Q·u_i, Q orthogonal."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import torch
 
 from secagg.adapters.pytorch import load_tensors, tensors_from
 from secagg.rule import Floats, Statistics, statistics_of
@@ -48,8 +49,11 @@ def trained(how: str, seed: int = 0) -> tuple[TrainedRound, ...]:
     """``ROUNDS`` rounds of federated averaging.
 
     Args:
-        how: ``iid``, ``dirichlet:β``, or ``sizes``: the same mix of labels, from 1 to 10 parts of the samples.
+        how: ``iid``, ``dirichlet:β``, or ``sizes``: the same mix of labels, from 1 to 10 parts of the
+            samples.
     """
+    # Small matrices: more threads only wait for each other, and for whatever else the machine does.
+    torch.set_num_threads(1)
     dataset = load_dataset("digits")
     generator = np.random.default_rng(seed)
     if how == "sizes":

@@ -45,7 +45,7 @@ def rows(setting):
 def test_bytes_are_exactly_what_the_profile_says(rows, name):
     profile, values = PROFILES[name], MANIFEST.size
     assert rows[name].bytes_up == profile.sealed_bytes(values)
-    front = 1 + 8 + 8 + (8 + len(SHAPES) if profile.quantised else 0)
+    front = 1 + 8 + 1 + 8 + 8 + (8 + len(SHAPES) if profile.quantised else 0)
     assert rows[name].bytes_down == front + profile.aggregate_bytes(values)
 
 

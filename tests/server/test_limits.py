@@ -29,6 +29,7 @@ from secagg.custody.authority import Authority
 from secagg.custody.enrolment import revoke
 from secagg.custody.roster import Roster, write_roster
 from secagg.custody.trust import fingerprint
+from secagg.envelope import MAX_BALLOT_WEIGHTS
 from secagg.errors import Code
 from secagg.plan import RoundState
 from secagg.server.gate import MAX_MESSAGE_BYTES, Limits
@@ -165,7 +166,7 @@ async def test_a_third_stream_of_chunks_is_refused(tmp_path: Path) -> None:
     [
         ("AwaitRound", 1025, Code.REQUEST_MALFORMED),
         ("CreateUpload", 17 * 1024 + 1, Code.REQUEST_MALFORMED),
-        ("SubmitBallot", 900_000, Code.REQUEST_MALFORMED),
+        ("SubmitBallot", 9 * MAX_BALLOT_WEIGHTS + 1025, Code.REQUEST_MALFORMED),
         ("GetFederation", MAX_MESSAGE_BYTES + 1, Code.INTERNAL),
     ],
 )

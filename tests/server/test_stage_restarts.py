@@ -55,8 +55,7 @@ async def bring(live: Live, plan: RoundPlan, stage: Stage) -> None:
 
 @pytest.mark.parametrize("stage", list(Stage))
 async def test_statistics_are_the_same_after_a_restart(tmp_path: Path, stage: Stage) -> None:
-    """In the middle of either stage's ballots: same bytes, the ballot that was in counts, the round closes.
-    """
+    """In the middle of either stage's ballots: same bytes, a ballot that was in counts, the round closes."""
     folder = make_federation(tmp_path / "f", 3, rule=EVEN, protect="full")
     async with serving(folder) as live:
         plan, _ = await begin(live)

@@ -5,17 +5,14 @@ wrong.
 from __future__ import annotations
 
 import struct
+import tempfile
 from dataclasses import replace
 from functools import cache
-from itertools import combinations, combinations_with_replacement
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from released_statistics import (
-    MANIFEST,
     PROFILE,
     ROUND,
     SEED,
@@ -30,7 +27,7 @@ from secagg.ckks.parameters import HEADER_BYTES
 from secagg.ckks.wire import ScalarKind, scalar_bytes
 from secagg.errors import CiphertextError, Code
 from secagg.rule import Stage, Statistics, StatisticsRequest
-from secagg.statistics.form import Front, Quantity, Reader
+from secagg.statistics.form import Front, Quantity
 from secagg.statistics.opening import joined, open_statistics
 from secagg.statistics.release import Reference, assemble_statistics
 
@@ -47,131 +44,9 @@ FRONT = Front(
 )
 
 
-@st.composite
-def fronts(draw: st.DrawFn) -> Front:
-    """Any front that an artifact can have."""
-    size = draw(st.integers(1, 9))
-    ids = draw(st.lists(st.binary(min_size=16, max_size=16), min_size=size, max_size=size, unique=True))
-    counts = draw(st.lists(st.integers(1, 2**63 - 1), min_size=size, max_size=size))
-    return Front(
-        round=draw(st.integers(0, 2**64 - 1)),
-        stage=draw(st.sampled_from(Stage)),
-        update_ids=tuple(ids),
-        sample_counts=tuple(counts),
-        root=draw(st.none() | st.integers(0, size - 1)),
-        dropped=draw(st.integers(0, 2**16 - 1)),
-        quantities=Quantity(draw(st.integers(1, 127))),
-        seed=draw(st.binary(min_size=32, max_size=32)),
-        drawn=tuple(draw(st.lists(st.integers(0, 2**32 - 1), max_size=5))),
-    )
-
-
-@given(fronts())
-def test_a_front_survives_its_bytes(front: Front) -> None:
-    """Parsing inverts writing, and takes what belongs to it, no more."""
-    reader = Reader(front.to_bytes() + b"rest")
-    assert Front.read(reader) == front
-    assert bytes(reader.take(4)) == b"rest"
-    reader.end()
-
-
-@given(fronts(), st.data())
-def test_a_changed_front_is_refused_or_is_another_front(front: Front, data: st.DataObject) -> None:
-    """Nothing but the typed refusal comes out of the parser, and no byte is without a meaning."""
-    original = front.to_bytes()
-    at = data.draw(st.integers(0, len(original) - 1))
-    changed = bytearray(original)
-    changed[at] ^= data.draw(st.integers(1, 255))
-    try:
-        reader = Reader(bytes(changed))
-        parsed = Front.read(reader)
-        reader.end()
-    except CiphertextError as error:
-        assert error.code is Code.STATISTICS_MALFORMED
-    else:
-        assert parsed != front
-        assert parsed.to_bytes() == changed
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"update_ids": (), "sample_counts": ()},
-        {"update_ids": (b"a" * 16, b"a" * 16)},
-        {"update_ids": (b"a" * 16, b"short")},
-        {"sample_counts": (1,)},
-        {"seed": b"short"},
-        {"quantities": Quantity(0)},
-        {"root": 2},
-        {"root": -1},
-    ],
-)
-def test_fronts_that_no_artifact_has_are_not_made(changes: dict[str, object]) -> None:
-    """A caller's mistake."""
-    with pytest.raises(ValueError, match=r"updates|one count"):
-        replace(FRONT, **changes)
-
-
-@pytest.mark.parametrize("size", [1, 15, 16, 17, 40])
-@pytest.mark.parametrize("sampled", [False, True])
-@pytest.mark.parametrize("quantity", [Quantity.PAIR, Quantity.HISTORY])
-def test_tiles_cover_each_pair_once(size: int, sampled: bool, quantity: Quantity) -> None:
-    """In squares of at most 16 rows and 16 columns, none empty; with the diagonal where norms go with the
-    pairs.
-    """
-    front = replace(
-        FRONT, update_ids=tuple(bytes([i]) * 16 for i in range(size)), sample_counts=(1,) * size, root=None
-    )
-    tiles = list(front.tiles(quantity, sampled=sampled))
-    pairs = [pair for tile in tiles for pair in tile]
-    with_norms = sampled or quantity is Quantity.HISTORY
-    wanted = combinations_with_replacement(range(size), 2) if with_norms else combinations(range(size), 2)
-    assert len(pairs) == len(set(pairs))
-    assert set(pairs) == set(wanted)
-    assert all(tiles)
-    for tile in tiles:
-        for column in zip(*tile, strict=True):
-            assert len({place // 16 for place in column}) == 1
-
-
-@pytest.mark.parametrize("size", [1, 2, 17, 300])
-def test_tiles_of_the_root_pair_it_with_everybody_else(size: int) -> None:
-    """Wherever it stands."""
-    ids = tuple(i.to_bytes(16) for i in range(size))
-    for root in {0, size // 2, size - 1}:
-        front = replace(FRONT, update_ids=ids, sample_counts=(1,) * size, root=root)
-        tiles = list(front.tiles(Quantity.ROOT, sampled=False))
-        assert [pair for tile in tiles for pair in tile] == [(i, root) for i in range(size) if i != root]
-        assert all(0 < len(tile) <= 256 for tile in tiles)
-
-
-@pytest.mark.parametrize(
-    ("request_", "screening", "rest"),
-    [
-        (StatisticsRequest(), "NW", "NW"),
-        (StatisticsRequest(pairs=True), "NWP", "NWP"),
-        (StatisticsRequest(references=1), "NWB", "NWB"),
-        (StatisticsRequest(references=2, root=True), "NWBER", "NWBER"),
-        (StatisticsRequest(references=2, screened=True, pairs=True), "NWBE", "P"),
-        (StatisticsRequest(screened=True, root=True, history=True), "NW", "RH"),
-        (StatisticsRequest(screened=True, root=True, pairs=True), "NW", "P"),
-    ],
-)
-def test_what_is_released_follows_from_the_request(
-    request_: StatisticsRequest, screening: str, rest: str
-) -> None:
-    """Norms and witnesses always; with screening nothing of a pair before it, and nothing twice."""
-    letters = dict(zip("NBEWPRH", Quantity, strict=True))
-    for stage, wanted in ((Stage.SCREENING, screening), (Stage.STATISTICS, rest)):
-        found = Quantity.of(request_, stage)
-        assert set(found) == {letters[letter] for letter in wanted}, stage
-
-
 @cache
 def example() -> tuple[bytes, Release]:
     """Two updates in full, with pairs and one reference: every kind of entry."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as name:
         folder, layout, base = Path(name), layout_of("full"), vector_of(9)
         updates = [spooled(folder, layout, vector_of(seed)) for seed in range(2)]
@@ -256,6 +131,24 @@ def test_malformed_statistics_are_refused_and_nothing_is_opened(at: int, new: by
     with pytest.raises(CiphertextError) as caught:
         open_statistics(faulty, release.expectation(), opening)
     assert caught.value.code is Code.STATISTICS_MALFORMED
+    assert opening.opened == 0
+
+
+def test_entries_of_other_scalars_than_their_quantity_has_are_refused_and_not_opened() -> None:
+    """Each is an honest entry, of another quantity: a norm that a plain vector gives, a witness of two
+    updates, a
+    product with g of none or of two plain vectors.
+    """
+    data, release = example()
+    norm, linear = data[ENTRY_AT:BASE_AT], data[BASE_AT:WITNESS_AT]
+    rest, none = data[WITNESS_AT:], data[BASE_AT : BASE_AT + 8] + b"\0"
+    two = data[BASE_AT : BASE_AT + 8] + b"\2" + linear[9:] + linear[9:]
+    opening = opener()
+    for entries in ((linear, linear), (none, linear), (norm, none), (norm, two), (norm, linear, norm)):
+        following = rest[10 + LINEAR :] if len(entries) == 3 else rest
+        with pytest.raises(CiphertextError, match="an entry of scalars") as caught:
+            open_statistics(data[:ENTRY_AT] + b"".join(entries) + following, release.expectation(), opening)
+        assert caught.value.code is Code.STATISTICS_MALFORMED
     assert opening.opened == 0
 
 
@@ -356,6 +249,8 @@ def test_both_stages_must_speak_of_the_same_updates() -> None:
     assert both.witnesses is not None and both.witnesses.tolist() == [0.097, 0.099]
     for faulty in (
         replace(screening_of("c", "a"), dropped=1),
+        replace(screening_of("c", "a", counts=(97, 99)), dropped=1),
+        replace(screening_of("a", "d", counts=(97, 99)), dropped=1),
         replace(screening_of("a", "d"), dropped=1),
         replace(screening_of("a", "c"), dropped=0),
         replace(screening_of("a", "c"), dropped=2),
@@ -384,4 +279,3 @@ def test_hidden_entries_need_an_opener() -> None:
     data, release = example()
     with pytest.raises(ValueError, match="needs an opener"):
         open_statistics(data, release.expectation(), None)
-    assert MANIFEST.size == release.layout.size

@@ -271,14 +271,17 @@ def test_screening_and_the_rest_join_to_what_one_stage_tells(tmp_path: Path, mod
 
 
 def test_a_squared_norm_opens_without_the_bias_of_its_own_noise(tmp_path: Path) -> None:
-    """Over 40 seals of nothing but zeros the mean is nearer to 0 than a fifth of the bias, seven
-    deviations.
+    """Over 40 seals of nothing but zeros the mean is nearer to 0 than a fifth of the bias, seven deviations.
+
+    So it is where norms are formed over a sample, with twice the deviation.
     """
     size = 10 * PROFILE.values_per_ciphertext
     layout = layout_of("full", manifest=Manifest(tensors=(TensorSpec(name="w", shape=(size,)),)))
     updates = [spooled(tmp_path, layout, np.zeros(size, dtype=np.float32)) for _ in range(40)]
     opened = Release(updates=updates, request=StatisticsRequest()).opened(tmp_path)
     assert abs(float(opened.squared_norms.mean())) <= squared_norm_bias(PROFILE, size) / 5
+    sampled = Release(updates=updates, request=StatisticsRequest(pairs=True, sample=0.5)).opened(tmp_path)
+    assert abs(float(sampled.squared_norms.mean())) <= squared_norm_bias(PROFILE, size) * 2 / 5
 
 
 def test_hidden_entries_are_not_released_without_the_key_that_masks_them(tmp_path: Path) -> None:
