@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Unpack
 
 import numpy as np
@@ -20,6 +21,9 @@ CLEARLY, SHARE = 0.05, 0.2
 """A direction is kept beyond the larger of this sum of cosines and this share of the median sum."""
 AGAINST, HEAD_AGAINST = 0.25, 0.5
 """Cosine with the others, and sum of the last layer's, that no hint makes up for if it is negative."""
+GUIDED = 0.15
+"""Hints of at least this median say clearly where training goes."""
+DEVIATIONS, MAD_TO_DEVIATION = 1.5, 1.4826
 _CROWDING = 4
 
 
@@ -30,13 +34,15 @@ class DDFedHardened(GramRule):
     left:
 
     1. *Length.* Training on n_i samples moves a model about √n_i far. u_i is dropped if ‖u_i‖/√n_i exceeds
-       ``length`` medians, n_i cut to [1/3, 3] times its median. So a scaled update of a small client stands
-       out though a large client's own may be as long.
+       ``length`` medians, and three deviations of its logarithm, n_i cut to [1/3, 3] times its median. So a
+       scaled update of a small client stands out though a large client's own may be as long.
     2. *Direction.* Three cosines are added: with the consensus of the others, with the last step g − g', and
-       with g (training a network lengthens it). The latter two are hints that count up to their medians: g
-       and g' are public, and an attacker can point along them. The worst is dropped, if its sum is not above
-       max(0.05, median/5) or its cosine with the consensus not above −¼, and the sums are taken anew without
-       it, until all are.
+       with g (training a network lengthens it). The latter two are hints that count if their medians are
+       positive, up to them: g and g' are public, and an attacker can point along them. The worst is dropped,
+       if its sum is not above max(0.05, median/5) or its cosine with the consensus not above −¼, and the sums
+       are taken anew without it, until all are. Where hints are weak (median sum below 0.15: few of many
+       clients take part in a round, or their data have little in common), honest sums straddle 0, and the
+       least is lowered to 1.5 deviations below the median. Deviations are 1.4826 median absolute ones.
     3. *The last layer by itself* must not point against the others': the same sum above −max(½, median/2).
     4. a_i = p_i·min(1, median ‖u_j‖/‖u_i‖), with p_i ∝ min(n_i, 2·median n) of sum 1.
 
@@ -110,7 +116,10 @@ class DDFedHardened(GramRule):
         middle = float(np.median(counts)) or 1.0
         relative = norms / np.sqrt(np.clip(counts, middle / COUNT_RANGE, middle * COUNT_RANGE))
         reasons = np.full(size, Reason.KEPT, dtype=np.uint8)
-        reasons[relative > self._length * np.median(relative)] = Reason.NORM
+        lengths = np.log(np.maximum(relative, np.finfo(np.float64).tiny))
+        middle_length = np.median(lengths)
+        spread = MAD_TO_DEVIATION * np.median(np.abs(lengths - middle_length))
+        reasons[lengths > middle_length + max(np.log(self._length), 3 * spread)] = Reason.NORM
         kept = self._agreeing(statistics, reasons == Reason.KEPT)
         reasons[(reasons == Reason.KEPT) & ~kept] = Reason.UNLIKE
         if not kept.any():
@@ -125,23 +134,38 @@ class DDFedHardened(GramRule):
         kept, body, size = candidates.copy(), statistics.blocks[0], statistics.size
         whole, head = statistics.blocks.sum(axis=0), statistics.blocks[-1]
         alike = cosines(body[:size, :size])
-        hints = [
-            np.minimum(hint, max(0.0, float(np.median(hint[candidates]))))
-            for hint in (_with_base(body), _with_last_step(whole))
-            if candidates.any()
-        ]
+        hints = _hints((_with_base(body), _with_last_step(whole)), candidates)
+        clear = bool(candidates.any() and np.median(hints[candidates]) >= GUIDED)
         while kept.any():
             others = _with_others(alike, kept)
-            sums = others + sum(hints)
-            unclear = sums <= max(CLEARLY, SHARE * float(np.median(sums[kept])))
-            bad = kept & (unclear | (others <= -AGAINST))
+            sums = others + hints
+            bad = kept & ((sums <= _least(sums[kept], clear=clear)) | (others <= -AGAINST))
             if not bad.any():
                 break
             kept[np.flatnonzero(bad)[sums[bad].argmin()]] = False
         if kept.any() and len(statistics.blocks) > 1:
-            sums = _with_others(cosines(head[:size, :size]), kept) + _with_base(head) + _with_last_step(head)
+            sums = _with_others(cosines(head[:size, :size]), kept)
+            sums = sums + _hints((_with_base(head), _with_last_step(head)), kept)
             kept &= sums > -max(HEAD_AGAINST, HEAD_AGAINST * float(np.median(sums[kept])))
         return kept
+
+
+def _hints(hints: Sequence[Floats], candidates: NDArray[np.bool_]) -> Floats:
+    """The sum of those hints that most candidates follow, each up to its median; float64 [n]."""
+    found = np.zeros(len(candidates))
+    for hint in hints:
+        middle = float(np.median(hint[candidates])) if candidates.any() else 0.0
+        if middle > 0:
+            found += np.minimum(hint, middle)
+    return found
+
+
+def _least(sums: Floats, *, clear: bool) -> float:
+    """What a sum of cosines must exceed."""
+    middle = float(np.median(sums))
+    clearly = max(CLEARLY, SHARE * middle)
+    spread = MAD_TO_DEVIATION * float(np.median(np.abs(sums - middle)))
+    return clearly if clear else min(clearly, middle - DEVIATIONS * spread)
 
 
 def _with_others(alike: Floats, kept: NDArray[np.bool_]) -> Floats:
