@@ -114,6 +114,20 @@ def test_who_points_along_the_public_models_gains_no_more_than_the_median():
         assert judged(round_, updates).reasons[0] == Reason.UNLIKE
 
 
+def test_hints_do_not_make_up_for_pointing_against_the_others():
+    """As far along g and the last step as most, which would outweigh the turned rest of the update."""
+    generator = np.random.default_rng(0)
+    base, noise = np.eye(60)[1], generator.normal(size=(10, 60))
+    noise[:, :2] = 0
+    updates = 0.3 * np.eye(60)[0] + 0.4 * base + 0.87 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    rest = updates[1:].mean(axis=0)
+    rest[1] = 0
+    updates[0] = 0.45 * base - 0.89 * rest / np.linalg.norm(rest)
+    statistics = statistics_of(updates, base=base, before=0.9 * base)
+    assert -0.45 < updates[0] @ updates[1:].sum(axis=0) / np.linalg.norm(updates[1:].sum(axis=0)) < -0.25
+    assert judge(RULE, statistics).reasons.tolist() == [Reason.UNLIKE] + [Reason.KEPT] * 9
+
+
 def test_weights_are_capped_counts_of_clipped_updates():
     """p_i ∝ min(n_i, 2·median), times min(1, median ‖u‖/‖u_i‖)."""
     updates = honest(5, np.random.default_rng(0))

@@ -32,7 +32,7 @@ def one_row(clock: Clock):
     rows.begin()
     clock.now += 2
     rows.server_time(1, 0.25)
-    rows.decided(1, {"a": 5, "b": 0, "c": 7})
+    rows.decided(1, {"a": 5, "b": 0, "c": 7, "root": 0}, {"b": "norm", "root": "root"})
     rows.server_time(1, 0.5)
     assert rows.reported("a", reports(1, 100)) is None
     assert rows.reported("c", reports(1, 300, accuracy=0.75, loss=0.5)) is None
@@ -44,7 +44,8 @@ def test_a_row_is_complete_with_the_last_report():
     """Means per client, the server's time summed, rejected = weight 0, accuracy from who measured it."""
     _, row = one_row(Clock())
     assert row is not None and tuple(name for name in row.flat() if name in DESIGNED) == DESIGNED
-    assert (row.accepted, row.rejected, row.rejected_clients) == (2, 1, "b")
+    # The root update is compared with and not meant to be summed.
+    assert (row.accepted, row.rejected, row.rejected_clients, row.reasons) == (2, 1, "b", "norm")
     assert (row.bytes_up, row.bytes_down) == (200, 10)
     assert (row.train_s, row.seal_s, row.open_s, row.aggregate_s, row.wall_s) == (1, 0.5, 0.25, 0.75, 3)
     assert (row.accuracy, row.loss) == (0.75, 0.5)
@@ -127,9 +128,14 @@ def test_on_a_terminal_progress_is_one_table(capsys):
     assert "ten clients" in shown and "75.0%" in shown and all(name in shown for name in COLUMNS)
 
 
-def test_cells_say_who_was_rejected():
+def test_cells_say_who_was_rejected_and_why():
+    """By reason; a weight of 0 without one is the rule's."""
     _, row = one_row(Clock())
-    assert cells(row)[3] == "b" and len(cells(row)) == len(COLUMNS)
+    assert cells(row)[3] == "norm b" and len(cells(row)) == len(COLUMNS)
+    rows = Rows(["client-1", "client-2", "client-3"], Clock())
+    rows.decided(1, {f"client-{i}": 0 for i in (1, 2, 3)}, {"client-1": "norm", "client-3": "norm"})
+    found = [rows.reported(f"client-{i}", reports(1, 1)) for i in (1, 2, 3)][-1]
+    assert found is not None and cells(found)[3] == "norm 1, 3; rule 2"
 
 
 @pytest.mark.parametrize(

@@ -94,3 +94,26 @@ def test_the_seed_chooses_the_attackers():
 def test_a_run_whose_rounds_are_aborted_ends() -> None:
     """Nobody is there to mend it: three aborted rounds in a row are the end, unlike in a federation."""
     assert RunConfig().federation.max_aborted_rounds == 3
+
+
+def test_a_rule_gets_as_many_updates_as_it_needs():
+    """More than half of the clients, or what the rule's inequality asks for if that is more."""
+    assert RunConfig(clients=10).federation.min_clients == 6
+    assert RunConfig(clients=10, rule="multi-krum:f=3").federation.min_clients == 9
+    with pytest.raises(ConfigError, match=r"n ≥ 2f \+ 3.*with f = 4 at least 11") as caught:
+        RunConfig(clients=10, rule="multi-krum:f=4")
+    assert caught.value.code is Code.RULE_UNSUPPORTED
+
+
+def test_a_rule_that_orders_coordinates_is_refused_over_ciphertexts():
+    assert RunConfig(rule="median", protect="plain").federation.rule == "median"
+    with pytest.raises(ConfigError, match="which ciphertexts do not show") as caught:
+        RunConfig(rule="median")
+    assert caught.value.code is Code.RULE_UNSUPPORTED
+
+
+def test_fltrust_has_one_participant_more():
+    """The root compares and is no client: it holds samples of its own, and does not attack."""
+    config = RunConfig(clients=4, rule="fltrust", poison="scaling:0.5")
+    assert config.everyone == (*config.names, "root") and config.federation.root_client == "root"
+    assert RunConfig(clients=4).everyone == RunConfig(clients=4).names
