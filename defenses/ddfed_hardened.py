@@ -23,7 +23,7 @@ AGAINST, HEAD_AGAINST = 0.25, 0.5
 """Cosine with the others, and sum of the last layer's, that no hint makes up for if it is negative."""
 GUIDED = 0.15
 """Hints of at least this median say clearly where training goes."""
-DEVIATIONS, MAD_TO_DEVIATION = 1.5, 1.4826
+DEVIATIONS, LENGTH_DEVIATIONS, MAD_TO_DEVIATION = 1.5, 3.0, 1.4826
 _CROWDING = 4
 
 
@@ -34,15 +34,16 @@ class DDFedHardened(GramRule):
     left:
 
     1. *Length.* Training on n_i samples moves a model about √n_i far. u_i is dropped if ‖u_i‖/√n_i exceeds
-       ``length`` medians, and three deviations of its logarithm, n_i cut to [1/3, 3] times its median. So a
-       scaled update of a small client stands out though a large client's own may be as long.
+       ``length`` medians, n_i cut to [1/3, 3] times its median. So a scaled update of a small client stands
+       out though a large client's own may be as long.
     2. *Direction.* Three cosines are added: with the consensus of the others, with the last step g − g', and
        with g (training a network lengthens it). The latter two are hints that count if their medians are
        positive, up to them: g and g' are public, and an attacker can point along them. The worst is dropped,
        if its sum is not above max(0.05, median/5) or its cosine with the consensus not above −¼, and the sums
-       are taken anew without it, until all are. Where hints are weak (median sum below 0.15: few of many
-       clients take part in a round, or their data have little in common), honest sums straddle 0, and the
-       least is lowered to 1.5 deviations below the median. Deviations are 1.4826 median absolute ones.
+       are taken anew without it, until all are. Where hints are weak (after the first round, median sum below
+       0.15: few of many clients take part in a round, or their data have little in common), honest sums
+       straddle 0: the least is lowered to 1.5 deviations below the median, and lengths may be three
+       deviations of their logarithm above it. Deviations are 1.4826 median absolute ones.
     3. *The last layer by itself* must not point against the others': the same sum above −max(½, median/2).
     4. a_i = p_i·min(1, median ‖u_j‖/‖u_i‖), with p_i ∝ min(n_i, 2·median n) of sum 1.
 
@@ -115,12 +116,17 @@ class DDFedHardened(GramRule):
         norms = np.sqrt(np.maximum(statistics.squared_norms, 0.0))
         middle = float(np.median(counts)) or 1.0
         relative = norms / np.sqrt(np.clip(counts, middle / COUNT_RANGE, middle * COUNT_RANGE))
-        reasons = np.full(size, Reason.KEPT, dtype=np.uint8)
+        body, whole = statistics.blocks[0], statistics.blocks.sum(axis=0)
+        everyone = np.ones(size, dtype=np.bool_)
+        guidance = _hints((_with_base(body), _with_last_step(whole)), everyone)
+        # In the first round nothing has been learned that could guide: there the others must do.
+        clear = not _last_step(whole) > 0 or bool(np.median(guidance) >= GUIDED)
         lengths = np.log(np.maximum(relative, np.finfo(np.float64).tiny))
-        middle_length = np.median(lengths)
-        spread = MAD_TO_DEVIATION * np.median(np.abs(lengths - middle_length))
-        reasons[lengths > middle_length + max(np.log(self._length), 3 * spread)] = Reason.NORM
-        kept = self._agreeing(statistics, reasons == Reason.KEPT)
+        surplus = lengths - np.median(lengths)
+        most = 0.0 if clear else LENGTH_DEVIATIONS * MAD_TO_DEVIATION * float(np.median(np.abs(surplus)))
+        reasons = np.full(size, Reason.KEPT, dtype=np.uint8)
+        reasons[surplus > max(np.log(self._length), most)] = Reason.NORM
+        kept = self._agreeing(statistics, reasons == Reason.KEPT, clear=clear)
         reasons[(reasons == Reason.KEPT) & ~kept] = Reason.UNLIKE
         if not kept.any():
             return Answer.of(np.zeros(size), reasons)
@@ -129,13 +135,14 @@ class DDFedHardened(GramRule):
         shares = capped / total if total > 0 else kept / kept.sum()
         return Answer.of(shares * clipped(norms, float(np.median(norms[kept]))), reasons)
 
-    def _agreeing(self, statistics: Statistics, candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _agreeing(
+        self, statistics: Statistics, candidates: NDArray[np.bool_], *, clear: bool
+    ) -> NDArray[np.bool_]:
         """Who of the candidates points where the others point."""
         kept, body, size = candidates.copy(), statistics.blocks[0], statistics.size
         whole, head = statistics.blocks.sum(axis=0), statistics.blocks[-1]
         alike = cosines(body[:size, :size])
         hints = _hints((_with_base(body), _with_last_step(whole)), candidates)
-        clear = bool(candidates.any() and np.median(hints[candidates]) >= GUIDED)
         while kept.any():
             others = _with_others(alike, kept)
             sums = others + hints
@@ -193,10 +200,16 @@ def _with_base(block: Floats) -> Floats:
 def _with_last_step(block: Floats) -> Floats:
     """cos(u_i, g − g'), float64 [n]; 0 where either vanishes, as g − g' does in the first round."""
     size = len(block) - 2
-    length = block[size, size] - 2 * block[size, size + 1] + block[size + 1, size + 1]
+    products = block[:size, size] - block[:size, size + 1]
+    return _quotients(products, np.diagonal(block)[:size], _last_step(block))
+
+
+def _last_step(block: Floats) -> float:
+    """‖g − g'‖²; 0 in the first round."""
+    size = len(block) - 2
+    length = float(block[size, size] - 2 * block[size, size + 1] + block[size + 1, size + 1])
     # Models are float32: what is left of equal ones is not a step.
-    step = length if length > 1e-12 * block[size, size] else 0.0
-    return _quotients(block[:size, size] - block[:size, size + 1], np.diagonal(block)[:size], step)
+    return length if length > 1e-12 * block[size, size] else 0.0
 
 
 def _quotients(products: Floats, squared: Floats, reference: float) -> Floats:

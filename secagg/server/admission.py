@@ -20,6 +20,7 @@ from secagg.errors import Code, RoundError, SecaggError, TransferError, UpdateEr
 from secagg.plan import RoundPlan, RoundState
 from secagg.scales import Scales
 from secagg.selection import Mask
+from secagg.server.records import Replay
 
 MIN_KEY_BYTES = 16
 MAX_KEY_BYTES = 64
@@ -106,28 +107,30 @@ def check_against_plan(header: UpdateHeader, plan: RoundPlan) -> None:
         )
 
 
-def refuse_replay(
-    header: UpdateHeader, earlier: Sequence[tuple[int, str, RoundState, bytes]], *, hides: bool
-) -> None:
+def refuse_replay(header: UpdateHeader, earlier: Sequence[Replay], *, hides: bool) -> None:
     """Refuses an update that was accepted before, under this header or any other.
 
     Two payloads with ciphertexts are never equal by chance, so equal content is a copy. A client may
-    hand in its own again if the round it was for has been aborted. Without ciphertexts equal content
-    proves nothing (two clients that did not train send the same model); the signed header still does.
+    hand in its own again if the round it was for has been aborted before anything was released of it: no
+    number is released twice. Without ciphertexts equal content proves nothing (two clients that did not
+    train send the same model); the signed header still does.
 
     Args:
-        earlier: accepted updates with this header or content: round, client, round's state, update id.
+        earlier: accepted updates with this header or content.
         hides: True if payloads carry ciphertexts.
 
     Raises:
         TransferError: UPLOAD_REPLAYED.
     """
     mine = update_id(header)
-    for round_, client, state, found in earlier:
-        own_retry = client == header.client and state is RoundState.ABORTED
-        if found == mine or (hides and not own_retry):
+    for replay in earlier:
+        own = replay.client == header.client
+        own_retry = own and replay.state is RoundState.ABORTED and not replay.released
+        if replay.update_id == mine or (hides and not own_retry):
             raise TransferError(
-                Code.UPLOAD_REPLAYED, f"this update was accepted in round {round_} already", round=round_
+                Code.UPLOAD_REPLAYED,
+                f"this update was accepted in round {replay.round} already",
+                round=replay.round,
             )
 
 

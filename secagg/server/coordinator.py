@@ -13,12 +13,13 @@ from secagg.errors import Code, RoundError, SecaggError, is_shortage
 from secagg.plan import RoundPlan, RoundState, plan_from_proto, plan_to_proto
 from secagg.server.deployment import Deployment
 from secagg.server.events import DeadlinePassed, Event, Failed, Round, Terms, chosen_mask
-from secagg.server.journal import Journal, UploadRecord
+from secagg.server.journal import Journal
 from secagg.server.journal_thread import JournalThread
 from secagg.server.machine import ABORTABLE, Effect, pending, step
 from secagg.server.observer import Observer, decision
 from secagg.server.planning import draft_plan
 from secagg.server.progress import Announce, End, still_needed, what_follows
+from secagg.server.records import UploadRecord
 from secagg.server.recovery import check_settings
 from secagg.server.spool import Spool
 from secagg.server.stages import Stages

@@ -6,13 +6,13 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from secagg.errors import Code, ServerError
 from secagg.plan import RoundState
 from secagg.rule import Stage
 from secagg.server.events import Acceptance, Confirmation, Round, Vote
+from secagg.server.records import JournalledRound, Replay, UploadRecord
 
 FORMAT_VERSION = 3
 
@@ -80,33 +80,6 @@ CREATE TABLE uploads (
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX one_unfinished_upload ON uploads (client, kind) WHERE accepted = 0;
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadRecord:
-    """An announced upload: what the client signed, and whether the payload was accepted.
-
-    Args:
-        kind: 1 an update, 2 a mask (``secagg.v1.PayloadKind``).
-        header: canonical bytes of the envelope header; ``signature`` is the client's over it.
-    """
-
-    upload_id: str
-    round: int
-    client: str
-    kind: int
-    idempotency_key: bytes
-    header: bytes
-    signature: bytes
-    accepted: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalledRound:
-    """A round with its plan (serialised ``secagg.v1.RoundPlan``)."""
-
-    plan: bytes
-    round: Round
 
 
 class Journal:
@@ -239,14 +212,21 @@ class Journal:
                 "DELETE FROM uploads WHERE upload_id = ? AND accepted = 0", [(i,) for i in upload_ids]
             )
 
-    def replays(self, *, update_id: bytes, content_sha256: bytes) -> list[tuple[int, str, RoundState, bytes]]:
-        """Accepted updates with this header or this content: (round, client, round's state, update id)."""
+    def replays(self, *, update_id: bytes, content_sha256: bytes) -> list[Replay]:
+        """Accepted updates with this header or this content, by round."""
         rows = self._db.execute(
-            "SELECT a.round, a.client, r.state, a.update_id FROM acceptances a JOIN rounds r"
-            " ON r.number = a.round WHERE a.update_id = ? OR a.content_sha256 = ? ORDER BY a.round",
+            "SELECT a.round, a.client, a.update_id, r.state,"
+            " length(r.screening_sha256) + length(r.statistics_sha256) > 0"
+            " FROM acceptances a JOIN rounds r ON r.number = a.round"
+            " WHERE a.update_id = ? OR a.content_sha256 = ? ORDER BY a.round",
             (update_id, content_sha256),
         )
-        return [(number, client, RoundState(state), found) for number, client, state, found in rows]
+        return [
+            Replay(
+                round=number, client=client, update_id=found, state=RoundState(state), released=bool(released)
+            )
+            for number, client, found, state, released in rows
+        ]
 
     def _open_upload(self, upload: UploadRecord) -> None:
         self._db.execute(

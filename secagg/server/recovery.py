@@ -10,7 +10,8 @@ from secagg.errors import Code, ServerError
 from secagg.plan import RoundPlan, RoundState
 from secagg.server.deployment import Deployment
 from secagg.server.events import Failed, Round
-from secagg.server.journal import Journal, UploadRecord
+from secagg.server.journal import Journal
+from secagg.server.records import UploadRecord
 from secagg.server.spool import digest_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from secagg.envelope import PayloadKind, UpdateHeader
 from secagg.errors import Code, RoundError, TransferError
 from secagg.plan import DIGEST_BYTES
 from secagg.server.events import Round
-from secagg.server.journal import UploadRecord
+from secagg.server.records import UploadRecord
 
 MAX_UPLOAD_ID_CHARS = 64
 

@@ -19,7 +19,8 @@ from secagg.server import work
 from secagg.server.admission import check_against_plan, located, refuse_replay, signed_header
 from secagg.server.coordinator import Coordinator, retrieve
 from secagg.server.events import Acceptance, MaskArrived, Round, UploadAccepted, UploadBegun
-from secagg.server.journal import Journal, UploadRecord
+from secagg.server.journal import Journal
+from secagg.server.records import UploadRecord
 from secagg.server.unfinished import MAX_UPLOAD_ID_CHARS, Upload, check_chunk, closed, unknown
 
 WRITES_AT_ONCE = 4

@@ -47,7 +47,7 @@ def test_joining_is_the_inverse_of_splitting(hidden: list[int], statistics: tupl
 
 
 def test_blocks_come_in_their_order_and_empty_ones_are_left_out() -> None:
-    """The rest first, then one for each group; with all tensors named there is no rest, with none no group."""
+    """The rest first, then one for each group; all tensors named: no rest; none named: no group."""
     assert layout_of([]).blocks == (REST_BLOCK,)
     assert layout_of([], "b").blocks == (REST_BLOCK, STATISTICS_BLOCK)
     assert layout_of([], "cab").blocks == (STATISTICS_BLOCK,)

@@ -15,7 +15,8 @@ from secagg.errors import Code, ServerError
 from secagg.plan import RoundState
 from secagg.rule import Reason, Stage
 from secagg.server.events import Acceptance, Confirmation, Round, Vote
-from secagg.server.journal import Journal, UploadRecord
+from secagg.server.journal import Journal
+from secagg.server.records import UploadRecord
 
 FEDERATION = bytes(range(16))
 
@@ -143,9 +144,12 @@ def test_replays_are_found_by_header_and_by_content(journal: Journal) -> None:
     journal.announce(b"", Round(number=1))
     journal.record(Round(number=1), FULL)
     found = journal.replays(update_id=b"a" * 16, content_sha256=b"x" * 32)
-    assert found == [(1, "a", RoundState.CLOSED, b"a" * 16)]
+    assert [(r.round, r.client, r.update_id, r.state) for r in found] == [
+        (1, "a", b"a" * 16, RoundState.CLOSED)
+    ]
+    assert found[0].released
     found = journal.replays(update_id=b"x" * 16, content_sha256=b"b" * 32)
-    assert found == [(1, "b", RoundState.CLOSED, b"b" * 16)]
+    assert [(r.client, r.update_id) for r in found] == [("b", b"b" * 16)]
     assert journal.replays(update_id=b"x" * 16, content_sha256=b"x" * 32) == []
 
 

@@ -11,7 +11,8 @@ from secagg.simulation.launcher import RunResult
 from secagg.simulation.rows import Row
 
 ROW = Row(round=1, accuracy=0.1, loss=2.0, accepted=10, rejected=0, rejected_clients="", reasons="",
-          bytes_up=2**20, bytes_down=2**21, train_s=1, seal_s=1, aggregate_s=1, open_s=1, wall_s=1)  # fmt: skip
+          bytes_up=2**20, bytes_down=2**21, train_s=1, seal_s=1, aggregate_s=1, open_s=1,
+          wall_s=1)  # fmt: skip
 
 
 def outcomes(*accuracies: float) -> list[Outcome]:
