@@ -58,6 +58,7 @@ _CLASSES: tuple[type[Mean | DDFed | GramRule | CoordinateWise], ...] = (
 )
 RULES: Mapping[str, Callable[..., Rule]] = MappingProxyType({rule.name: rule for rule in _CLASSES})
 """Name -> factory; a factory takes its parameters as keyword numbers."""
+_SIGNS = ("sign", "signsgd", "sign-majority")
 _MIXING = tuple(rule.name for rule in _CLASSES if issubclass(rule, Mixing))
 
 
@@ -71,7 +72,7 @@ def load_rule(name: str) -> Rule:
     Raises:
         ConfigError: RULE_UNKNOWN for a name that is not in ``RULES``; CONFIG_INVALID for a parameter that
             the rule does not have, or a value outside its range; RULE_UNSUPPORTED for rules that can't be
-            joined.
+            joined, and for those on signs of gradients.
 
     >>> load_rule("mean").name, load_rule("nnm+krum:f=3").name
     ('mean', 'nnm+krum')
@@ -83,6 +84,12 @@ def load_rule(name: str) -> Rule:
     base, _, text = name.partition(":")
     parts = base.split("+")
     for part in parts:
+        if part in _SIGNS:
+            raise ConfigError(
+                Code.RULE_UNSUPPORTED,
+                f"rule {part!r} is not offered: rules on signs of gradients need steps of fixed size and see "
+                "each coordinate; use median or trimmed-mean with protect = plain",
+            )
         if part not in RULES:
             raise ConfigError(Code.RULE_UNKNOWN, f"no rule {part!r}; there are: {', '.join(RULES)}")
     parameters = _parameters(name, text)

@@ -27,6 +27,7 @@ class CoordinateWise:
     """
 
     name = ""
+    majority = False
     inequality = "n ≥ 2f + 1"
 
     def __init__(self, *, f: float | None = None) -> None:

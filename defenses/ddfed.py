@@ -57,6 +57,7 @@ class DDFed:
     """
 
     name = "ddfed"
+    majority = False
 
     def __init__(self, *, epsilon: float | None = None, delta: float = 1e-5) -> None:
         if epsilon is not None and not 0 < epsilon < np.inf:

@@ -31,7 +31,7 @@ class FLTrust(GramRule):
     inequality = "n ≥ f + k_min besides the root update"
 
     def least(self, f: int) -> int:
-        """f + k_min: what is summed may be the honest ones alone."""
+        """f + k_min besides the root update: what is summed may be the honest ones alone."""
         return f + self.fewest
 
     def coefficients(self, statistics: Statistics, f: int) -> Floats:  # noqa: ARG002

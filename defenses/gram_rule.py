@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil
 from typing import TypedDict
 
@@ -17,6 +18,9 @@ from secagg.update import Manifest
 
 STEP = 2.0**-20
 """Answers are rounded to multiples of it: two machines' last bits must not make two answers of one."""
+
+SAMPLED = 1.5
+"""A sample is a whole number of ciphertexts: products are scaled up by so many times 1/sample at most."""
 
 
 class Common(TypedDict, total=False):
@@ -34,8 +38,9 @@ class GramRule:
     inequality.
 
     Every decryptor runs the same deterministic function on the same opened statistics and signs what comes
-    out; a round's weights are what more than half of the contributors have signed, to the last bit. A lying
-    minority changes nothing.
+    out. All contributors are asked, while screening too, those that were screened out as well; a round's
+    weights are what more than half of those asked have signed, to the last bit. A lying minority changes
+    nothing, and a lying majority can't open a sum of fewer than k_min updates.
 
     Args:
         f: how many updates may be malicious; None: as many as the rule bears with the updates there are.
@@ -52,6 +57,7 @@ class GramRule:
     """
 
     name = ""
+    majority = True
     inequality = "n ≥ 1"
     """What n and f must satisfy, as people write it."""
     mixable = True
@@ -82,7 +88,10 @@ class GramRule:
     # What a subclass gives.
 
     def least(self, f: int) -> int:  # noqa: ARG002
-        """The fewest updates that the rule works with if f are malicious: ``inequality`` solved for n."""
+        """The fewest updates that the rule works with if f are malicious: ``inequality`` solved for n.
+
+        The root update is not summed and not counted; ``require`` counts it.
+        """
         return 1
 
     def coefficients(self, statistics: Statistics, f: int) -> Floats:
@@ -129,14 +138,18 @@ class GramRule:
     def require(self, clients: int) -> None:
         """See that n = ``clients`` satisfies the rule's inequality.
 
+        Args:
+            clients: how many updates a round may go on with; the root's is one of them if there is one.
+
         Raises:
             ConfigError: RULE_UNSUPPORTED, with the inequality.
         """
         f = self.f if self.f is not None else 0
-        if clients < self.least(f):
+        least, among = self.least(f) + self.root, ", the root's among them" if self.root else ""
+        if clients < least:
             raise ConfigError(
                 Code.RULE_UNSUPPORTED,
-                f"{self.name} needs {self.inequality}: with f = {f} at least {self.least(f)} updates; "
+                f"{self.name} needs {self.inequality}: with f = {f} at least {least} updates{among}; "
                 f"a round may go on with n = {clients}",
             )
 
@@ -149,12 +162,19 @@ class GramRule:
     def decide(self, statistics: Statistics) -> Answer:
         """The coefficients of those that repeat no other, as a decryptor signs them."""
         size, root = statistics.size, statistics.root
-        if not gates.possible(statistics) or (self.pairs and not np.isfinite(statistics.gram).all()):
-            return Answer.refusal(size, Reason.IMPOSSIBLE)
-        reasons = gates.duplicates(statistics)
+        # What is scaled up from a sample is as much less exact.
+        if self.sample < 1:
+            statistics = replace(statistics, resolution=SAMPLED * statistics.resolution / self.sample)
+        reasons = gates.consistent(statistics, 1.0 if self.sample == 1 else SAMPLED / self.sample)
         if not self.screened:
             first = gates.screen(statistics, self.norm_bound).reasons
-            reasons = np.where(first == Reason.KEPT, reasons, first)
+            reasons = np.where(reasons == Reason.KEPT, first, reasons)
+        unrooted = root is not None and reasons[root] == Reason.IMPOSSIBLE
+        if unrooted or gates.hopeless(reasons) or not gates.complete(statistics, pairs=self.pairs):
+            return Answer.refusal(size, Reason.IMPOSSIBLE)
+        # What can't be, or is left out, is not repeated.
+        passed = reasons == Reason.KEPT
+        reasons[passed] = gates.duplicates(statistics.of(passed))
         if root is not None:
             reasons[root] = Reason.ROOT
         kept = reasons == Reason.KEPT
@@ -185,14 +205,22 @@ class GramRule:
         voters: int,
         sample_counts: NDArray[np.int64],
     ) -> Answer:
-        """What more than half of the voters have answered alike.
+        """What more than half of those asked have answered alike.
+
+        An answer does not count that has another length, a weight outside [0, 1], or a reason that does not
+        fit its weight (KEPT where it is positive, and nowhere else).
+
+        Args:
+            answers: those that arrived.
+            voters: how many were asked: all contributors.
+            sample_counts: int64 [n].
 
         Raises:
             RoundError: NO_DECISION without such a majority; STATISTICS_IMPOSSIBLE or TOO_FEW_CONTRIBUTORS
-                if the majority says so.
+                if the majority says so; TOO_FEW_CONTRIBUTORS also if its weights are those of fewer than
+                k_min effective updates: those who lie may be the majority.
         """
-        shape = sample_counts.shape
-        sound = [a for a in answers if a.weights.shape == shape and a.reasons.shape == shape]
+        sound = [answer for answer in answers if _sound(answer, len(sample_counts))]
         ranked = Counter(a.weights.tobytes() + a.reasons.tobytes() for a in sound).most_common(1)
         if not ranked or 2 * ranked[0][1] <= voters:
             most = ranked[0][1] if ranked else 0
@@ -201,18 +229,27 @@ class GramRule:
                 f"{self.name}: {most} of {voters} decryptors agree; more than half must",
             )
         chosen = next(a for a in sound if a.weights.tobytes() + a.reasons.tobytes() == ranked[0][0])
-        if not chosen.weights.any():
-            reasons = set(chosen.reasons.tolist())
-            if Reason.IMPOSSIBLE in reasons:
-                raise RoundError(
-                    Code.STATISTICS_IMPOSSIBLE,
-                    f"{self.name}: no vectors have these statistics (NaN, or negative)",
-                )
+        if set(chosen.reasons.tolist()) == {Reason.IMPOSSIBLE}:
+            raise RoundError(
+                Code.STATISTICS_IMPOSSIBLE,
+                f"{self.name}: no vectors have these statistics (not finite, negative, or products beyond "
+                "the norms)",
+            )
+        if gates.effective(chosen.weights) < self.k_min:
             raise RoundError(
                 Code.TOO_FEW_CONTRIBUTORS,
                 f"{self.name}: too few updates are left ({self.inequality}, k_min = {self.k_min:g})",
             )
         return chosen
+
+
+def _sound(answer: Answer, size: int) -> bool:
+    """True for an answer of so many weights in [0, 1], KEPT where positive and nowhere else."""
+    weights, reasons = answer.weights, answer.reasons
+    if weights.shape != (size,) or reasons.shape != (size,):
+        return False
+    within = (weights >= 0) & (weights <= 1)  # not NaN
+    return bool((within & ((weights > 0) == (reasons == Reason.KEPT))).all())
 
 
 def judge(rule: Rule, statistics: Statistics) -> Answer:

@@ -25,6 +25,7 @@ class Mean:
     """
 
     name = "mean"
+    majority = False
 
     def request(self, manifest: Manifest) -> StatisticsRequest | None:  # noqa: ARG002
         """Nothing has to be released."""

@@ -80,4 +80,4 @@ def mixed(statistics: Statistics, matrix: Floats) -> Statistics:
     blocks[:, :size, :size] = matrix @ blocks[:, :size, :size] @ matrix.T
     blocks[:, :size, size:] = matrix @ blocks[:, :size, size:]
     blocks[:, size:, :size] = blocks[:, :size, size:].transpose(0, 2, 1)
-    return replace(statistics, blocks=blocks)
+    return replace(statistics, blocks=blocks, norms=None)

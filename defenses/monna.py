@@ -42,6 +42,7 @@ class MoNNA(GramRule):
         )
         self._pivot = None if pivot is None else int(pivot)
         self.pairs, self.root = pivot is not None, pivot is None
+        self.inequality = MoNNA.inequality + (" besides the root update" if self.root else "")
         self.mixable = pivot is not None
 
     def least(self, f: int) -> int:

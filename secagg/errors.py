@@ -71,6 +71,7 @@ class Code(StrEnum):
     NO_DECISION = "NO_DECISION"
     STATISTICS_IMPOSSIBLE = "STATISTICS_IMPOSSIBLE"
     TOO_FEW_CONTRIBUTORS = "TOO_FEW_CONTRIBUTORS"
+    ROOT_MISSING = "ROOT_MISSING"
     RULE_UNKNOWN = "RULE_UNKNOWN"
     RULE_UNSUPPORTED = "RULE_UNSUPPORTED"
     # the server's own condition
@@ -95,6 +96,7 @@ _BY_STATUS: dict[str, tuple[Code, ...]] = {
         Code.NO_DECISION,
         Code.STATISTICS_IMPOSSIBLE,
         Code.TOO_FEW_CONTRIBUTORS,
+        Code.ROOT_MISSING,
     ),
     # What passes by itself: a client repeats the call after a pause.
     "UNAVAILABLE": (

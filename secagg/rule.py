@@ -97,8 +97,11 @@ class Statistics:
         sample_counts: int64 [n], the clients' sample counts after the plan's cap.
         root: index of the root client's update; None if there is none.
         history: float64 [n, n], the Gram matrix of each client's summed updates; None if not asked for.
-        witnesses: float64 [n]; |witness_i| > 1 if the measured ‖u_i‖ is not its norm (``draws.witness``);
+        witnesses: float64 [n]; witness_i > 1 if the measured ‖u_i‖ is not its norm (``draws.witnesses``);
             None if not released.
+        norms: float64 [n], ‖u_i‖² over all blocks as measured over all ciphertexts; None: the diagonal of
+            ``blocks``. The two differ where pairs run over a sample, and with them the squared norms that
+            distances and cosines are formed with.
         resolution: how far ‖u_i − u_j‖² of equal updates may open from 0.
         dropped: how many updates were screened out before, so that no row tells of them.
     """
@@ -110,6 +113,7 @@ class Statistics:
     root: int | None = None
     history: Floats | None = None
     witnesses: Floats | None = None
+    norms: Floats | None = None
     resolution: float = 0.0
     dropped: int = 0
 
@@ -126,8 +130,8 @@ class Statistics:
 
     @property
     def squared_norms(self) -> Floats:
-        """‖u_i‖² over all blocks, float64 [n]."""
-        return np.diagonal(self.gram).copy()
+        """‖u_i‖² over all blocks, float64 [n], never of a sample."""
+        return np.diagonal(self.gram).copy() if self.norms is None else self.norms.copy()
 
     @property
     def reference_dots(self) -> Floats:
@@ -168,6 +172,7 @@ class Statistics:
             root=root,
             history=None if self.history is None else self.history[np.ix_(places, places)],
             witnesses=None if self.witnesses is None else self.witnesses[places],
+            norms=None if self.norms is None else self.norms[places],
             resolution=self.resolution,
             dropped=self.dropped + self.size - len(places),
         )
@@ -244,6 +249,11 @@ class Rule(Protocol):
     @property
     def name(self) -> str:
         """The name used in configurations and plans."""
+        ...
+
+    @property
+    def majority(self) -> bool:
+        """True if ``settle`` takes what more than half of those asked have answered alike, or nothing."""
         ...
 
     def request(self, manifest: Manifest) -> StatisticsRequest | None:

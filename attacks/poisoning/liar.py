@@ -76,11 +76,18 @@ class LyingRule:
 
     def __init__(self, rule: Rule, liar: Liar) -> None:
         self._rule, self._liar = rule, liar
+        self._screened = 0
+        """The last round whose screening was lied about."""
 
     @property
     def name(self) -> str:
         """The rule's."""
         return self._rule.name
+
+    @property
+    def majority(self) -> bool:
+        """The rule's."""
+        return self._rule.majority
 
     def request(self, manifest: Manifest) -> StatisticsRequest | None:
         """The rule's."""
@@ -91,7 +98,12 @@ class LyingRule:
         self._rule.require(clients)
 
     def screen(self, statistics: Statistics) -> Answer:
-        """Only the coalition passes."""
+        """Only the coalition passes; asked once more, the truth: a client that goes on with the round holds
+        its second stage against it.
+        """
+        if statistics.round == self._screened:
+            return self._rule.screen(statistics)
+        self._screened = statistics.round
         found = self._liar.members(statistics)
         return Answer.of(found.astype(np.float64)) if found.any() else self._rule.screen(statistics)
 

@@ -10,7 +10,8 @@ from benchmarks.fuzzing.content import MANIFEST, ROUND, Source
 from benchmarks.fuzzing.form import Form
 from secagg.ckks import Opener, profile
 from secagg.rule import Stage, StatisticsRequest
-from secagg.statistics.form import Entry, Front, Quantity, drawn_of, possible_scalars
+from secagg.statistics.draws import WITNESSES
+from secagg.statistics.form import Entry, Front, Quantity, drawn_of, pairs_in, possible_scalars
 from secagg.statistics.opening import Expectation, open_statistics
 from secagg.statistics.release import assemble_statistics
 
@@ -60,13 +61,15 @@ def _form(name: str, stage: Stage, request: StatisticsRequest, folder: Path) -> 
             seed=sha256(f"{name} {number}".encode()).digest(),
             drawn=drawn_of(layout, used, request.sample if sampled else 1.0),
         )
-        wanted = [quantity for _ in range(UPDATES) for quantity in quantities.single]
+        witnesses = [Quantity.WITNESS] * WITNESSES if quantities & Quantity.WITNESS else []
+        wanted = [item for _ in range(UPDATES) for item in (*quantities.single, *witnesses)]
+        count = used.ciphertext_count(layout.hidden_counts[layout.product_blocks[0]])
         wanted += [
             quantity
             for quantity in quantities
             if quantity > Quantity.WITNESS
-            for tile in front.tiles(quantity, sampled=request.sample < 1)
-            for _ in tile
+            for tile in front.tiles(quantity)
+            for _ in pairs_in(tile, summed=quantity is Quantity.HISTORY, sampled=front.drawn[0] < count)
         ]
         entries = [_entry(quantity, f"{name} {number} {place}") for place, quantity in enumerate(wanted)]
         assemble_statistics(folder / "statistics", front, (entry.to_bytes() for entry in entries))

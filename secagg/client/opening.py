@@ -193,6 +193,7 @@ class Opening:
             request=request,
             min_updates=self._federation.descriptor.min_clients,
             references=references,
+            same_models=plan.earlier_round == plan.base_round,
         )
 
     def aggregate(self, plan: RoundPlan, layout: Layout, scales: Scales | None) -> NDArray[np.float32]:

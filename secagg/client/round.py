@@ -16,10 +16,11 @@ from secagg.client.opening import Opening
 from secagg.client.outbox import Entry, StateFolder, new_idempotency_key
 from secagg.client.result import Model, RoundResult, Trainer
 from secagg.client.transfer import Upload, upload
-from secagg.envelope import Ballot, Domain, PayloadKind, UpdateHeader, sign, update_id
-from secagg.errors import CiphertextError, Code, RoundError, SecaggError, TransferError, UpdateError
+from secagg.client.voting import Voting
+from secagg.envelope import Domain, PayloadKind, UpdateHeader, sign, update_id
+from secagg.errors import Code, RoundError, SecaggError, TransferError, UpdateError
 from secagg.plan import RoundPlan, RoundState, plan_from_proto
-from secagg.rule import RuleLoader, Stage
+from secagg.rule import RuleLoader
 from secagg.scales import Scales
 from secagg.selection.mask import Mask
 from secagg.update import Tensors
@@ -143,7 +144,10 @@ class Round:
             if entry is None:
                 entry = self._entry = self._seal(tensors, sample_count)
             entry, resumed_at = self._hand_in(entry)
-            own_weight = self._vote(entry)
+            voting = Voting(
+                self.plan, self._layout, self._federation, self._opening, self._rules(self.plan.rule)
+            )
+            own_weight = voting.vote(entry.update_id.hex())
             status = self._federation.await_round(self.number, RoundState.AGGREGATED)
             flat = self._opening.aggregate(self.plan, self._layout, _sealed_in(entry))
             self._folder.feedback.settle(self._layout)
@@ -283,76 +287,6 @@ class Round:
             )
         self._entry = self._folder.mark_accepted(entry, receipt.update_id)
         return self._entry, receipt.resumed_at
-
-    def _vote(self, entry: Entry) -> float | None:
-        """If the rule wants it, open the round's statistics and answer them, in one stage or in two.
-
-        Returns:
-            What this client's last answer gives its own update; None if it gave none or it came too late.
-
-        Raises:
-            RoundError: NOT_A_CONTRIBUTOR; REQUEST_MALFORMED for a ballot that the agreed rule does not ask
-                for.
-            CiphertextError: STATISTICS_MALFORMED if the statistics are another round's, release other
-                quantities than the rule asks for, speak of fewer updates than the federation promises, or
-                leave out this client's own.
-        """
-        own_weight = None
-        for state, stage in (
-            (RoundState.SCREENED, Stage.SCREENING),
-            (RoundState.SCORED, Stage.STATISTICS),
-        ):
-            status = self._federation.await_round(self.number, state)
-            if not status.contributor:
-                raise RoundError(
-                    Code.NOT_A_CONTRIBUTOR,
-                    f"the server counts no update of {self._federation.identity.name!r} "
-                    f"in round {self.number}",
-                    round=self.number,
-                )
-            if status.ballot_wanted and status.state is state:
-                own_weight = self._answer(entry, stage)
-        return own_weight
-
-    def _answer(self, entry: Entry, stage: Stage) -> float | None:
-        """Open a stage's statistics, judge them by the agreed rule, and sign what comes out."""
-        rule = self._rules(self.plan.rule)
-        request = rule.request(self.plan.manifest)
-        if request is None or (stage is Stage.SCREENING and not request.screened):
-            raise RoundError(
-                Code.REQUEST_MALFORMED,
-                f"the server wants a ballot on {stage.name}; rule {self.plan.rule!r} has none",
-                round=self.number,
-            )
-        statistics, digest = self._opening.statistics(self.plan, self._layout, request, stage)
-        own = entry.update_id.hex()
-        if own not in statistics.update_ids:
-            raise CiphertextError(
-                Code.STATISTICS_MALFORMED,
-                f"the statistics of round {self.number} leave out this client's update {own}",
-                round=self.number,
-            )
-        answer = rule.screen(statistics) if stage is Stage.SCREENING else rule.decide(statistics)
-        ballot = Ballot(
-            federation_id=self._federation.descriptor.federation_id,
-            round=self.number,
-            client=self._federation.identity.name,
-            stage=stage,
-            statistics_sha256=digest,
-            answer=answer,
-        )
-        try:
-            self._federation.submit(ballot)
-        except RoundError as error:
-            if error.code is not Code.STATE_INVALID:
-                raise
-            # The others' ballots decided before this one came.
-            return None
-        own_weight = float(answer.weights[statistics.update_ids.index(own)])
-        self._federation.connection.on_event(
-            "balloted", {"round": self.number, "stage": stage.name.lower(), "own_weight": own_weight}
-        )
-        return own_weight
 
     def _confirm(self, flat: NDArray[np.float32]) -> None:
         """Say that the aggregate is open, with a proposal for the next mask where the plan wants one."""

@@ -61,6 +61,7 @@ class Coordinator:
             min_clients=deployment.config.min_clients,
             ballots=request is not None,
             screens=request is not None and request.screened,
+            majority=deployment.rule.majority,
         )
         self.end: End | None = None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()

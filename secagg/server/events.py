@@ -16,14 +16,18 @@ class Terms:
     """What of the federation's settings decides how a round goes on.
 
     Args:
-        min_clients: fewest accepted updates, and fewest ballots, a round goes on with; ≥ 1.
+        min_clients: fewest accepted updates a round goes on with, and fewest ballots where no majority is
+            asked for; ≥ 1.
         ballots: whether the rule needs the clients' ballots.
         screens: whether the rule screens updates before their other statistics are released.
+        majority: whether ballots are settled by what more than half of the contributors answer alike; then the
+            rule says whether there are enough.
     """
 
     min_clients: int
     ballots: bool
     screens: bool = False
+    majority: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +111,9 @@ class Round:
         return tuple(a for a, r in zip(self.accepted, reasons, strict=True) if r == Reason.KEPT)
 
     def judged(self, stage: Stage) -> tuple[Acceptance, ...]:
-        """The updates that a stage is about; their clients are the ones asked."""
+        """The updates that a stage is about. All contributors are asked, whatever became of their own: who is
+        left after the screening need not be an honest majority.
+        """
         return self.accepted if stage is Stage.SCREENING else self.kept
 
     def ballots(self, stage: Stage) -> tuple[Vote, ...]:
@@ -119,15 +125,14 @@ class Round:
         stage = self.stage
         return (
             stage is not None
-            and any(a.client == client for a in self.judged(stage))
+            and client in self.contributors
             and all(vote.client != client for vote in self.ballots(stage))
         )
 
     @property
     def all_voted(self) -> bool:
         """True if nobody's ballot on the present stage is awaited any more."""
-        stage = self.stage
-        return stage is not None and not any(self.awaited(a.client) for a in self.judged(stage))
+        return self.stage is not None and not any(self.awaited(a.client) for a in self.accepted)
 
     @property
     def confirmed(self) -> dict[str, bytes]:

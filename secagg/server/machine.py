@@ -179,11 +179,12 @@ def _expire(round_: Round, event: DeadlinePassed, terms: Terms) -> Round:
 
 
 def _too_few_ballots(round_: Round, terms: Terms) -> bool:
-    """Fewer than ``min_clients``, or than there are clients to ask."""
+    """None at all; or, where the most frequent answer wins, fewer than ``min_clients``."""
     stage = round_.stage
     if stage is None or not terms.ballots:
         return False
-    return len(round_.ballots(stage)) < min(terms.min_clients, len(round_.judged(stage)))
+    least = 1 if terms.majority else min(terms.min_clients, len(round_.accepted))
+    return len(round_.ballots(stage)) < least
 
 
 def _vote(round_: Round, event: BallotCast, terms: Terms) -> Round:
@@ -204,18 +205,15 @@ def _vote(round_: Round, event: BallotCast, terms: Terms) -> Round:
     if round_.stage is not vote.stage:
         raise _misfit(round_, event, f"no ballots on {vote.stage.name} are awaited")
     judged = round_.judged(vote.stage)
-    if vote.client not in {acceptance.client for acceptance in judged}:
-        raise RoundError(
-            Code.NOT_A_CONTRIBUTOR,
-            f"the update of {vote.client!r} was screened out of round {round_.number}",
-            round=round_.number,
-            client=vote.client,
-        )
     sized = len(vote.weights) == len(vote.reasons) == len(judged)
-    if not sized or not all(0.0 <= w <= 1.0 for w in vote.weights):
+    sound = all(0.0 <= w <= 1.0 for w in vote.weights) and sized
+    if not sound or any(
+        (w > 0) != (r == Reason.KEPT) for w, r in zip(vote.weights, vote.reasons, strict=True)
+    ):
         raise RoundError(
             Code.BALLOT_INVALID,
-            f"a ballot on round {round_.number} has {len(judged)} weights in [0, 1] and as many reasons",
+            f"a ballot on round {round_.number} has {len(judged)} weights in [0, 1] and as many reasons, 0 "
+            "where the weight is positive and nowhere else",
             round=round_.number,
             client=vote.client,
         )

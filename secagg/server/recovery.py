@@ -75,16 +75,18 @@ def check_settings(plan: RoundPlan, round_: Round, deployment: Deployment) -> No
 async def _check_artifacts(coordinator: Coordinator, current: Round) -> None:
     """Holds the artifacts that clients may ask for against the journal's digests."""
     spool, number = coordinator.spool, current.number
-    stages = {
-        RoundState.SCREENED: (spool.screening(number), current.screening_sha256),
-        RoundState.SCORED: (spool.statistics(number), current.statistics_sha256),
-    }
-    path, announced = stages.get(current.state, (None, b""))
-    if path is not None and announced:
+    judged = RoundState.SCREENED <= current.state <= RoundState.SCORED
+    for path, announced in (
+        (spool.screening(number), current.screening_sha256),
+        (spool.statistics(number), current.statistics_sha256),
+    ):
+        if not (judged and announced):
+            continue
         found = await coordinator.in_thread(digest_of, path) if path.exists() else b""
         if found != announced:
             # Clients may have opened them; different ones for the same updates must not be released.
             await coordinator.apply(number, Failed(code=Code.SPOOL_CORRUPT))
+            break
     with_aggregate = [r for r in coordinator.history if r.aggregate_sha256]
     if with_aggregate:
         last = with_aggregate[-1]

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -87,7 +88,7 @@ async def release(coordinator: Coordinator, round_: Round, stage: Stage, request
             pieces += singles
         for quantity in job.front.quantities:
             if quantity > Quantity.WITNESS:
-                tiles = list(job.front.tiles(quantity, sampled=request.sample < 1))
+                tiles = list(job.front.tiles(quantity))
                 pieces += await _pairs(coordinator, round_, job, quantity, tiles, files)
         out = files.new()
         digest = await coordinator.workers.run(work.assemble, job, out, pieces)
@@ -105,7 +106,8 @@ async def _job(
     accepted: Sequence[Acceptance],
 ) -> work.ReleaseJob:
     plan, job = coordinator.plan(round_.number), coordinator.job(round_.number)
-    quantities = Quantity.of(request, stage)
+    same_models = plan.earlier_round == plan.base_round
+    quantities = Quantity.of(request, stage, same_models=same_models)
     sample = request.sample if quantities & (Quantity.PAIR | Quantity.ROOT) else 1.0
     root = coordinator.deployment.config.root_client if request.root else None
     front = Front(
@@ -144,16 +146,21 @@ async def _pairs(
     # One square, as up to 16 updates have, is worked on by all workers together.
     parts = coordinator.workers.count if len(tiles) == 1 else 1
 
+    # A square's partial results are files until they are put together: few squares are under way at once.
+    under_way = asyncio.Semaphore(2 * coordinator.workers.count)
+
     async def tile(pairs: list[Pair]) -> Path:
-        of_tile = work.TileJob(release=job, tile=tuple(pairs), histories=histories)
-        sums, out = [files.new() for _ in range(parts)], files.new()
-        await all_of(
-            coordinator.workers.run(work.multiply_tile, of_tile, path, part, parts)
-            for part, path in enumerate(sums)
-        )
-        await coordinator.workers.run(work.release_tile, of_tile, out, sums)
-        for path in sums:
-            await coordinator.in_thread(coordinator.spool.drop, path)
+        of_tile, out = work.TileJob(release=job, tile=tuple(pairs), histories=histories), files.new()
+        async with under_way:
+            sums = [[files.new() for _ in range(parts)] for _ in job.front.drawn]
+            await all_of(
+                coordinator.workers.run(work.multiply_tile, of_tile, path, place, part, parts)
+                for place, paths in enumerate(sums)
+                for part, path in enumerate(paths)
+            )
+            await coordinator.workers.run(work.release_tile, of_tile, out, sums)
+            for path in chain.from_iterable(sums):
+                await coordinator.in_thread(coordinator.spool.drop, path)
         return out
 
     return await all_of(tile(pairs) for pairs in tiles)

@@ -42,6 +42,11 @@ class Stages:
         """Statistics that a crash left behind unannounced are computed anew: nobody has seen them."""
         started, coordinator = time.monotonic(), self._coordinator
         request, digest = coordinator.deployment.request, b""
+        root = coordinator.deployment.config.root_client
+        if root is not None and root not in round_.contributors:
+            raise RoundError(
+                Code.ROOT_MISSING, f"the root client {root!r} has no update in round {round_.number}"
+            )
         if request is not None:
             digest = await release(coordinator, round_, stage, request)
         spent = round(time.monotonic() - started, 3)
@@ -70,7 +75,7 @@ class Stages:
         plan, judged = self._coordinator.plan(now.number), now.judged(stage)
         counts = np.array([plan.counted(a.sample_count) for a in judged], dtype=np.int64)
         answers = [_answer(vote) for vote in now.ballots(stage)]
-        answer = self._coordinator.deployment.rule.settle(answers, len(judged), counts)
+        answer = self._coordinator.deployment.rule.settle(answers, len(now.accepted), counts)
         if answer.weights.shape != counts.shape or answer.reasons.shape != counts.shape:
             raise RoundError(Code.NO_DECISION, f"the rule gave weights of shape {answer.weights.shape}")
         return answer

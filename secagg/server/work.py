@@ -22,6 +22,7 @@ from secagg.aggregate import (
     write_sums,
 )
 from secagg.ckks.keys import PublicKey
+from secagg.ckks.products import ProductSum
 from secagg.ckks.profiles import profile
 from secagg.errors import Code, ServerError, UpdateError
 from secagg.model_file import load_model
@@ -160,22 +161,35 @@ class TileJob:
     histories: tuple[Path, ...] = ()
 
 
-def multiply_tile(job: TileJob, out: Path, part: int, parts: int) -> None:
-    """Writes the hidden part of a tile's products over one of several equal parts of the ciphertexts."""
-    rows, front = _rows(job), job.release.front
-    sums = [
-        pair_products(rows, job.tile, front, block, part, parts) if rows.layout.hidden_counts[block] else []
-        for block in rows.layout.product_blocks
-    ]
+def multiply_tile(job: TileJob, out: Path, place: int, part: int, parts: int) -> None:
+    """Writes the hidden part of a tile's products in one product block, over one of several equal parts of
+    its ciphertexts; nothing if the block hides nothing.
+
+    Args:
+        place: of the block among those that products run over.
+    """
+    rows = _rows(job)
+    block = rows.layout.product_blocks[place]
+    hides = rows.layout.hidden_counts[block] > 0
+    sums = pair_products(rows, job.tile, job.release.front, block, part, parts) if hides else []
     out.write_bytes(pickle.dumps(sums))
 
 
-def release_tile(job: TileJob, out: Path, parts: Sequence[Path]) -> None:
-    """Writes a tile's entries of the statistics from what ``multiply_tile`` has written for each part."""
+def release_tile(job: TileJob, out: Path, parts: Sequence[Sequence[Path]]) -> None:
+    """Writes a tile's entries of the statistics.
+
+    Args:
+        parts: of each product block what ``multiply_tile`` has written, part by part.
+    """
+    hidden = (_products(paths) for paths in parts)
+    out.write_bytes(release_pairs(_rows(job), job.tile, hidden, job.release.front, _public_key(job.release)))
+
+
+def _products(parts: Sequence[Path]) -> list[list[ProductSum]]:
+    """Partial results that hold something; none where a block hides nothing."""
     # These files are this server's own, written moments ago: nothing from the network is unpickled.
-    sums = [pickle.loads(path.read_bytes()) for path in parts]  # noqa: S301
-    hidden = [[part[place] for part in sums if part[place]] for place in range(len(sums[0]))]
-    out.write_bytes(release_pairs(_rows(job), job.tile, hidden, _public_key(job.release)))
+    sums = (pickle.loads(path.read_bytes()) for path in parts)  # noqa: S301
+    return [part for part in sums if part]
 
 
 def assemble(job: ReleaseJob, out: Path, released: Sequence[Path]) -> bytes:

@@ -130,15 +130,15 @@ class RunConfig(BaseModel):
         Raises:
             ConfigError: RULE_UNSUPPORTED if that is more than there are.
         """
-        rule = load_rule(self.rule)
-        for count in range(self.clients // 2 + 1, self.clients):
+        rule, everyone = load_rule(self.rule), self.clients + (self.root is not None)
+        for count in range(self.clients // 2 + 1, everyone):
             try:
                 rule.require(count)
             except ConfigError:
                 continue
             return count
-        rule.require(self.clients)
-        return self.clients
+        rule.require(everyone)
+        return everyone
 
     @property
     def federation(self) -> FederationConfig:

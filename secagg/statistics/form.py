@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 
@@ -31,7 +31,10 @@ Pair = tuple[int, int]
 
 
 class Quantity(IntFlag):
-    """What is released, in the order of the bits; the first four of each update, the others of pairs."""
+    """What is released, in the order of the bits; the first four of each update, the others of pairs.
+
+    Of an update the first three are released for each block, then all witnesses over all blocks together.
+    """
 
     NORM = 1
     """⟨u_i, u_i⟩."""
@@ -40,7 +43,7 @@ class Quantity(IntFlag):
     EARLIER = 4
     """⟨u_i, g'⟩, g' being the model before g."""
     WITNESS = 8
-    """⟨u_i, z⟩ with a random vector z, over what is hidden: see ``draws.witness``."""
+    """⟨u_i, z⟩ with ``draws.WITNESSES`` random vectors z, each over all that is hidden."""
     PAIR = 16
     """⟨u_i, u_j⟩ of all pairs."""
     ROOT = 32
@@ -49,12 +52,16 @@ class Quantity(IntFlag):
     """⟨h_i, h_j⟩ of summed updates h, and their squared norms."""
 
     @classmethod
-    def of(cls, request: StatisticsRequest, stage: Stage) -> Quantity:
-        """What a rule's request asks for in this stage of a round."""
+    def of(cls, request: StatisticsRequest, stage: Stage, *, same_models: bool = False) -> Quantity:
+        """What a rule's request asks for in this stage of a round.
+
+        Args:
+            same_models: g' is g: one product serves for both, and no number is released twice.
+        """
         single = cls.NORM | cls.WITNESS
         if request.references >= 1:
             single |= cls.BASE
-        if request.references >= 2:
+        if request.references >= 2 and not same_models:
             single |= cls.EARLIER
         several = cls(0)
         for wanted, quantity in (
@@ -69,8 +76,8 @@ class Quantity(IntFlag):
 
     @property
     def single(self) -> list[Quantity]:
-        """Those of one update."""
-        return [item for item in self if item <= Quantity.WITNESS]
+        """Those of one update in one block."""
+        return [item for item in self if item < Quantity.WITNESS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,12 +172,10 @@ class Front:
         except ValueError as error:
             raise malformed(str(error)) from None
 
-    def tiles(self, quantity: Quantity, *, sampled: bool) -> Iterator[list[Pair]]:
+    def tiles(self, quantity: Quantity) -> Iterator[list[Pair]]:
         """The pairs of rows of a quantity, in the order in which they follow, a square at a time.
 
-        Args:
-            sampled: products of pairs run over a sample of the ciphertexts: then so do the squared norms that
-                go with them, as distances would not be distances otherwise.
+        Of ``Quantity.PAIR`` not every block releases all of them: see ``pairs_in``.
         """
         size = len(self.update_ids)
         if quantity is Quantity.ROOT:
@@ -178,14 +183,11 @@ class Front:
             for at in range(0, len(others), PAIRS_AT_ONCE**2):
                 yield [(i, self.root or 0) for i in others[at : at + PAIRS_AT_ONCE**2]]
             return
-        least = 0 if sampled or quantity is Quantity.HISTORY else 1
         for top in range(0, size, PAIRS_AT_ONCE):
             for left in range(top, size, PAIRS_AT_ONCE):
                 rows = range(top, min(top + PAIRS_AT_ONCE, size))
                 columns = range(left, min(left + PAIRS_AT_ONCE, size))
-                tile = [(row, column) for row in rows for column in columns if column >= row + least]
-                if tile:
-                    yield tile
+                yield [(row, column) for row in rows for column in columns if column >= row]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +250,18 @@ def drawn_of(layout: Layout, profile: Profile, sample: float) -> tuple[int, ...]
     """How many ciphertexts of each product block the products of pairs run over: at least one of each."""
     counts = (profile.ciphertext_count(layout.hidden_counts[block]) for block in layout.product_blocks)
     return tuple(min(count, max(1, round(sample * count))) for count in counts)
+
+
+def pairs_in(tile: Sequence[Pair], *, summed: bool, sampled: bool) -> list[Pair]:
+    """Those pairs of a tile that a block releases.
+
+    Args:
+        summed: the rows are updates summed over rounds; their squared norms are nowhere else.
+        sampled: the block's products of pairs run over fewer ciphertexts than it has. Then so do the squared
+            norms that go with them, as distances would not be distances otherwise. Where they run over all of
+            them, each update's squared norm is among its own entries already, and not released again.
+    """
+    return [(row, column) for row, column in tile if row != column or summed or sampled]
 
 
 class Reader:

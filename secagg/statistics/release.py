@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secagg.aggregate import AggregateFile, appearing
+from secagg.ckks.context import CoefficientRing, ring_of
 from secagg.ckks.keys import PublicKey
 from secagg.ckks.parameters import Profile
 from secagg.ckks.products import (
@@ -21,11 +24,15 @@ from secagg.ckks.products import (
     inner_products,
     product_sums,
 )
+from secagg.ckks.wire import parse_sealed
 from secagg.errors import Code, ConfigError
 from secagg.payload import VISIBLE_AT_ONCE, UpdateFile
 from secagg.selection.layout import Layout
-from secagg.statistics.draws import sample, witness
-from secagg.statistics.form import Entry, Front, Pair, Quantity
+from secagg.statistics.draws import WITNESSES, sample, witnesses
+from secagg.statistics.form import Entry, Front, Pair, Quantity, pairs_in
+
+WITNESS_CIPHERTEXTS = 128
+"""For so many ciphertexts of a vector a process keeps the witnesses from one update to the next (32 MiB)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +56,7 @@ def release_update(
     seed: bytes,
     public_key: PublicKey | None,
 ) -> bytes:
-    """One update's own entries, block after block; updates may be worked on apart, in any order.
+    """One update's own entries, block after block, then its witnesses; updates may be worked on apart.
 
     Args:
         update: the spooled payload, checked before (``UpdateFile.check``).
@@ -63,11 +70,13 @@ def release_update(
             lie in other slots than the update's.
         CiphertextError, ServerError: if a spooled file is no longer what it was.
     """
-    blocks = (
-        _single(update, block, quantities, references, seed, public_key)
-        for block in update.layout.product_blocks
-    )
-    return b"".join(entry.to_bytes() for entries in blocks for entry in entries)
+    blocks = update.layout.product_blocks
+    entries = [
+        entry for block in blocks for entry in _single(update, block, quantities, references, public_key)
+    ]
+    if quantities & Quantity.WITNESS:
+        entries += _witnessed(update, seed, public_key)
+    return b"".join(entry.to_bytes() for entry in entries)
 
 
 def _single(
@@ -75,11 +84,9 @@ def _single(
     block: int,
     quantities: Quantity,
     references: Sequence[Reference],
-    seed: bytes,
     public_key: PublicKey | None,
 ) -> list[Entry]:
-    layout, profile = update.layout, update.profile
-    count = layout.hidden_counts[block]
+    count = update.layout.hidden_counts[block]
     operands: list[Operand] = [SealedOperand(reader=update.ciphertexts(block))]
     visible: list[float] = []
     places: list[list[int]] = []  # of each entry, the operands that the update is multiplied with
@@ -88,15 +95,8 @@ def _single(
             places.append([0])
             visible.append(_visible_dot(update.visible(block), update.visible(block)))
             continue
-        if quantity is Quantity.WITNESS:
-            others: list[Operand] = []
-            if count:
-                others.append(PlainOperand(values=witness(seed, block, count, profile)[0]))
-            visible.append(0.0)
-        else:
-            reference = references[0 if quantity is Quantity.BASE else 1]
-            others, dot = _against(reference, update, block)
-            visible.append(dot)
+        others, dot = _against(references[0 if quantity is Quantity.BASE else 1], update, block)
+        visible.append(dot)
         places.append(list(range(len(operands), len(operands) + len(others))))
         operands += others
     if not count:
@@ -107,6 +107,39 @@ def _single(
         Entry(visible=value, scalars=tuple(next(scalars) for _ in entry))
         for value, entry in zip(visible, places, strict=True)
     ]
+
+
+def _witnessed(update: UpdateFile, seed: bytes, public_key: PublicKey | None) -> list[Entry]:
+    """The update's products with each witness, over all that it hides."""
+    layout, profile = update.layout, update.profile
+    hiding = [block for block in layout.product_blocks if layout.hidden_counts[block]]
+    if not hiding:
+        return [Entry(visible=0.0, scalars=())] * WITNESSES
+    ring = ring_of(profile)
+    assert isinstance(ring, CoefficientRing)
+    sums: list[Any] = [None] * WITNESSES
+    for block in hiding:
+        reader = update.ciphertexts(block)
+        for index in range(profile.ciphertext_count(layout.hidden_counts[block])):
+            parsed = parse_sealed(reader(index), profile)
+            item = ring.to_ntt(ring.expand(parsed.polynomial, parsed.seed))
+            for place, factor in enumerate(_witness_factors(seed, block, index, ring)):
+                sums[place] = ring.add(sums[place], ring.multiply(item, factor))
+    released = []
+    for item in sums:
+        body, mask = ring.polynomials(ring.from_ntt(item))
+        whole = ProductSum(weight_total=1, constant=int(body[0]), masks=mask[None, :])
+        released.append(Entry(visible=0.0, scalars=(whole.release(_required(public_key)),)))
+    return released
+
+
+@lru_cache(maxsize=WITNESS_CIPHERTEXTS)
+def _witness_factors(seed: bytes, block: int, index: int, ring: CoefficientRing) -> tuple[Any, ...]:
+    """Plaintexts σz of all witnesses, for one ciphertext of any update; entries as they are, not scaled."""
+    z = witnesses(seed, block, index, ring.poly_degree).astype(np.int64)
+    # σ: the constant coefficient stays, and coefficient k comes from N − k with its sign changed.
+    conjugated = np.concatenate((z[:, :1], -z[:, :0:-1]), axis=1)
+    return tuple(ring.plaintext(item) for item in ring.transform(ring.reduce(conjugated), to_ntt=True))
 
 
 def _against(reference: Reference, update: UpdateFile, block: int) -> tuple[list[Operand], float]:
@@ -162,6 +195,15 @@ class Rows:
             return SealedOperand(reader=file.ciphertexts(block))
         return AggregateOperand(reader=file.ciphertexts(block), weight_total=file.weight_total())
 
+    def pairs(self, tile: Sequence[Pair], front: Front, block: int) -> list[Pair]:
+        """Those pairs of a tile that a block releases."""
+        count = self.profile.ciphertext_count(self.layout.hidden_counts[block])
+        return pairs_in(
+            tile,
+            summed=isinstance(self.files[0], AggregateFile),
+            sampled=front.drawn[block - self.layout.product_blocks.start] < count,
+        )
+
 
 def pair_products(
     rows: Rows, tile: Sequence[Pair], front: Front, block: int, part: int, parts: int
@@ -178,11 +220,12 @@ def pair_products(
     count = rows.profile.ciphertext_count(rows.layout.hidden_counts[block])
     drawn = sample(front.seed, block, count, front.drawn[block - rows.layout.product_blocks.start])
     mine = drawn[part * len(drawn) // parts : (part + 1) * len(drawn) // parts]
-    used = sorted({row for pair in tile for row in pair})
+    pairs = rows.pairs(tile, front, block)
+    used = sorted({row for pair in pairs for row in pair})
     place = {row: at for at, row in enumerate(used)}
     return product_sums(
         [rows.operand(row, block) for row in used],
-        [(place[left], place[right]) for left, right in tile],
+        [(place[left], place[right]) for left, right in pairs],
         rows.layout.hidden_counts[block],
         rows.profile,
         ciphertexts=mine,
@@ -192,23 +235,26 @@ def pair_products(
 def release_tile(
     rows: Rows,
     tile: Sequence[Pair],
-    hidden: Sequence[Sequence[Sequence[ProductSum]]],
+    hidden: Iterable[Sequence[Sequence[ProductSum]]],
+    front: Front,
     public_key: PublicKey | None,
 ) -> bytes:
     """A tile's entries, block after block.
 
     Args:
+        front: of the artifact.
         hidden: for each product block, ``pair_products`` of each part; no part where the block hides nothing.
     """
     entries = []
     for block, parts in zip(rows.layout.product_blocks, hidden, strict=True):
-        scalars: list[tuple[bytes, ...]] = [() for _ in tile]
+        pairs = rows.pairs(tile, front, block)
+        scalars: list[tuple[bytes, ...]] = [() for _ in pairs]
         for place, sums in enumerate(zip(*parts, strict=True)):
             whole = sums[0]
             for other in sums[1:]:
                 whole = whole.plus(other, rows.profile)
             scalars[place] = (whole.release(_required(public_key)),)
-        visible = _visible_products(rows, tile, block)
+        visible = _visible_products(rows, pairs, block)
         entries += [
             Entry(visible=float(value), scalars=scalar)
             for value, scalar in zip(visible, scalars, strict=True)
@@ -230,6 +276,8 @@ def assemble_statistics(out: Path, front: Front, released: Iterable[bytes]) -> N
 
 def _visible_products(rows: Rows, tile: Sequence[Pair], block: int) -> NDArray[np.float64]:
     """The visible part of a tile's products, a piece of each row at a time."""
+    if not tile:
+        return np.zeros(0)
     used = sorted({row for pair in tile for row in pair})
     place = {row: at for at, row in enumerate(used)}
     gram = np.zeros((len(used), len(used)))

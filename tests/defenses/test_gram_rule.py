@@ -58,24 +58,6 @@ def test_half_of_the_updates_can_not_move_the_median_norm_beyond_honest_ones(fac
     assert gates.screen(scaled, 5.0).weights[liars:].all()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1e-3])
-def test_a_squared_norm_that_no_vector_has_ends_the_round(bad):
-    """Nobody can say which of the numbers are wrong, then."""
-    statistics = some()
-    statistics.blocks[0, 3, 3] = bad
-    rule = load_rule("multi-krum")
-    for answer in (rule.screen(statistics), rule.decide(statistics), load_rule("arc").decide(statistics)):
-        assert not answer.weights.any() and set(names(answer)) == {"IMPOSSIBLE"}
-
-
-def test_a_squared_norm_may_open_a_little_below_zero():
-    """An update of zeros under noise: within the resolution, it is a norm of 0."""
-    statistics = sent((3, 0.0))
-    statistics.blocks[0, 3, 3] = -1e-4
-    assert "IMPOSSIBLE" in names(load_rule("multi-krum").decide(statistics))
-    assert load_rule("multi-krum").decide(replace(statistics, resolution=1e-3)).weights.any()
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_missing_product_of_a_pair_ends_the_round(bad):
     statistics = some()
@@ -223,6 +205,43 @@ def test_half_decides_nothing(answers, voters):
     with pytest.raises(RoundError, match="more than half must") as caught:
         load_rule("mda").settle(answers, voters, COUNTS)
     assert caught.value.code is Code.NO_DECISION
+
+
+@pytest.mark.parametrize(
+    ("weights", "reasons"),
+    [
+        ([0.5, 0.5, 0.0], [0, 0, 0]),
+        ([0.5, 0.5, 0.5], [0, 0, Reason.RULE]),
+        ([0.5, 0.5, -0.5], [0, 0, Reason.RULE]),
+        ([0.5, 0.5, np.nan], [0, 0, Reason.RULE]),
+        ([0.5, 0.5, np.inf], [0, 0, 0]),
+        ([0.5, 0.5, 1.5], [0, 0, 0]),
+    ],
+)
+def test_an_answer_whose_reasons_do_not_fit_its_weights_does_not_count(weights, reasons):
+    """KEPT where the weight is positive, and nowhere else."""
+    answer = Answer(weights=np.array(weights), reasons=np.array(reasons, dtype=np.uint8))
+    assert load_rule("mda").settle([answer, HONEST, HONEST], 3, COUNTS).same(HONEST)
+    with pytest.raises(RoundError) as caught:
+        load_rule("mda").settle([answer] * 3, 3, COUNTS)
+    assert caught.value.code is Code.NO_DECISION
+
+
+@pytest.mark.parametrize("answer", [LIE, of(0.0, 1.0, 0.1)])
+def test_a_majority_can_not_open_a_sum_of_too_few(answer):
+    """Liars who are most of those asked: k_min holds all the same."""
+    with pytest.raises(RoundError, match="k_min = 2") as caught:
+        load_rule("mda").settle([answer] * 3, 3, COUNTS)
+    assert caught.value.code is Code.TOO_FEW_CONTRIBUTORS
+    assert load_rule("mda:k_min=1").settle([answer] * 3, 3, COUNTS).same(answer)
+
+
+def test_an_update_alone_with_its_impossible_norm_is_no_impossible_round():
+    """The round's code says what ended it: here that one update is left."""
+    answer = Answer.of(np.array([1.0, 0, 0]), np.array([0, Reason.IMPOSSIBLE, Reason.NORM], dtype=np.uint8))
+    with pytest.raises(RoundError) as caught:
+        load_rule("mda").settle([answer] * 3, 3, COUNTS)
+    assert caught.value.code is Code.TOO_FEW_CONTRIBUTORS
 
 
 @pytest.mark.parametrize("shape", [of(1.0), of(0.5, 0.5), of(0.25, 0.25, 0.25, 0.25)])

@@ -123,17 +123,21 @@ def test_a_majority_carries_the_result_away_or_is_refused(case):
 @every
 @pytest.mark.parametrize("f", [0, 1, 2, 3])
 def test_one_attacker_more_than_the_inequality_allows_is_refused(case, f):
-    """n = least(f) is enough for f and not for f + 1: when it is configured, and in a round that shrank."""
+    """n = least(f) is enough for f and not for f + 1: when it is configured, and in a round that shrank.
+
+    A root update comes on top, and is one of those that a round goes on with.
+    """
     separator = "," if ":" in case.text else ":"
     n = case.rule().least(f)
-    load_rule(f"{case.text}{separator}f={f}").require(n)
+    all_in = n + case.rule().root
+    load_rule(f"{case.text}{separator}f={f}").require(all_in)
     more = load_rule(f"{case.text}{separator}f={f + 1}")
     if more.least(f + 1) == n:
         pytest.skip("k_min asks for more than f does")
     with pytest.raises(
-        ConfigError, match=rf"needs .* at least {more.least(f + 1)} updates; .* n = {n}$"
+        ConfigError, match=rf"needs .* at least {more.least(f + 1) + more.root} updates.*; .* n = {all_in}$"
     ) as caught:
-        more.require(n)
+        more.require(all_in)
     assert caught.value.code is Code.RULE_UNSUPPORTED
     generator = np.random.default_rng(f)
     updates = honest(n + 1, generator)

@@ -70,6 +70,14 @@ def test_unknown_rule_is_named_with_those_that_exist(text):
     assert caught.value.code is Code.RULE_UNKNOWN
 
 
+@pytest.mark.parametrize("text", ["sign", "signsgd", "sign-majority", "nnm+signsgd", "signsgd:f=1"])
+def test_rules_on_signs_are_refused_with_what_to_use_instead(text):
+    """One line that says why."""
+    with pytest.raises(ConfigError, match=r"steps of fixed size .* median or trimmed-mean") as caught:
+        load_rule(text)
+    assert caught.value.code is Code.RULE_UNSUPPORTED and "\n" not in caught.value.message
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -101,7 +101,8 @@ def check_round(round_: Round, terms: Terms, asked: Asked) -> None:
         ballots, judged = round_.ballots(stage), asked.get(stage, ())
         voters = [ballot.client for ballot in ballots]
         assert len(set(voters)) == len(voters)
-        assert set(voters) <= {acceptance.client for acceptance in judged} <= round_.contributors
+        assert set(voters) <= round_.contributors and (not voters or judged)
+        assert {acceptance.client for acceptance in judged} <= round_.contributors
         assert all(len(ballot.weights) == len(ballot.reasons) == len(judged) for ballot in ballots)
     assert bool(round_.screening_sha256) == (Stage.SCREENING in asked)
     assert (Stage.SCREENING in asked) <= terms.screens

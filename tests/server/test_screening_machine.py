@@ -4,6 +4,7 @@ answers.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from round_events import DIGESTS, S, acceptance, decided, vote
 from secagg.errors import Code, RoundError
 from secagg.rule import Reason, Stage
 from secagg.server.events import (
+    BallotCast,
     Cleared,
     DeadlinePassed,
     Decided,
@@ -66,7 +68,7 @@ def test_a_screened_round_goes_through_both_stages() -> None:
     assert (round_.state, pending(round_, TERMS)) == (S.CLEARED, (Effect.SCORE,))
     round_ = through(SCORED, round_=round_)
     assert (round_.state, pending(round_, TERMS)) == (S.SCORED, (Effect.AWAIT_BALLOTS,))
-    for name in "acd":
+    for name in NAMES:
         round_, effects = step(round_, vote(name, Stage.STATISTICS, 1.0, 0.0, 1.0), TERMS)
     assert effects == (Effect.SETTLE,) == pending(round_, TERMS)
     reasons = (Reason.KEPT, Reason.NORM, Reason.DUPLICATE, Reason.KEPT)
@@ -75,23 +77,24 @@ def test_a_screened_round_goes_through_both_stages() -> None:
 
 
 def test_the_last_ballot_of_each_stage_settles_it() -> None:
-    """And not one before; nobody waits for who was screened out."""
+    """And not one before; who was screened out is asked, too: who is left need not be an honest majority."""
     round_ = through(SCREENED, *screening("a", "b", "c"))
     assert step(round_, *screening("d"), TERMS)[1] == (Effect.SETTLE,)
     round_ = through(*screening("d"), WITHOUT_B, SCORED, round_=round_)
-    assert [c for c in NAMES if round_.awaited(c)] == ["a", "c", "d"]
-    for name in "ac":
+    assert [c for c in NAMES if round_.awaited(c)] == list(NAMES)
+    for name in "abc":
         round_, effects = step(round_, vote(name, Stage.STATISTICS, 1.0, 1.0, 1.0), TERMS)
         assert effects == ()
     assert step(round_, vote("d", Stage.STATISTICS, 1.0, 1.0, 1.0), TERMS)[1] == (Effect.SETTLE,)
 
 
-def test_who_was_screened_out_has_no_say_in_the_second_stage() -> None:
-    """NOT_A_CONTRIBUTOR, whatever the ballot; its first ballot may be repeated."""
+def test_who_was_screened_out_is_asked_about_the_others() -> None:
+    """Three answers, not four; and whoever has handed in nothing is not asked at all."""
     round_ = through(SCREENED, *screening(*NAMES), WITHOUT_B, SCORED)
-    for given in ((1.0, 1.0, 1.0), (1.0,) * 4):
-        assert refused(round_, vote("b", Stage.STATISTICS, *given)) is Code.NOT_A_CONTRIBUTOR
-    assert step(round_, *screening("b"), TERMS) == (round_, ())
+    assert refused(round_, vote("b", Stage.STATISTICS, *(1.0,) * 4)) is Code.BALLOT_INVALID
+    assert refused(round_, vote("e", Stage.STATISTICS, *(1.0,) * 3)) is Code.NOT_A_CONTRIBUTOR
+    after, _ = step(round_, vote("b", Stage.STATISTICS, *(1.0,) * 3), TERMS)
+    assert not after.awaited("b") and after.awaited("a")
 
 
 def test_a_ballot_for_the_wrong_stage_is_refused() -> None:
@@ -141,15 +144,25 @@ def test_enough_ballots_by_the_deadline_settle_either_stage() -> None:
         assert (late.state, effects) == (state, (Effect.SETTLE,))
 
 
-def test_fewer_than_min_clients_left_need_all_of_their_ballots() -> None:
-    """Three are screened out: the one that is left decides, and without it nothing does."""
-    only_a = Cleared(reasons=(Reason.KEPT, Reason.NORM, Reason.NORM, Reason.NORM))
-    round_ = through(SCREENED, *screening(*NAMES), only_a, SCORED)
-    late, _ = step(round_, DeadlinePassed(state=S.SCORED), TERMS)
+def test_where_a_majority_settles_one_ballot_by_the_deadline_is_for_the_rule_to_judge() -> None:
+    """The rule asks for more than half of all contributors; without any ballot there is nothing to ask it."""
+    terms = Terms(min_clients=3, ballots=True, screens=True, majority=True)
+    round_ = through(SCREENED)
+    late, _ = step(round_, DeadlinePassed(state=S.SCREENED), terms)
     assert late.abort_code is Code.NO_DECISION
-    end = Decided(weights=(1, 0, 0, 0), reasons=only_a.reasons)
-    settled = through(vote("a", Stage.STATISTICS, 1.0), end, round_=round_)
-    assert settled.state is S.DECIDED
+    one = through(*screening("a"), round_=round_)
+    assert step(one, DeadlinePassed(state=S.SCREENED), terms)[1] == (Effect.SETTLE,)
+    late, _ = step(one, DeadlinePassed(state=S.SCREENED), Terms(min_clients=3, ballots=True, screens=True))
+    assert late.abort_code is Code.NO_DECISION
+
+
+def test_an_answer_whose_reasons_contradict_its_weights_is_refused() -> None:
+    """KEPT where the weight is positive, and nowhere else: BALLOT_INVALID."""
+    screened = through(SCREENED)
+    good = screening("a")[0].vote
+    for reasons in ((Reason.KEPT,) * 4, (Reason.NORM,) * 4):
+        wrong = BallotCast(vote=replace(good, reasons=tuple(int(r) for r in reasons)))
+        assert refused(screened, wrong) is Code.BALLOT_INVALID
 
 
 def test_what_does_not_follow_from_the_stage_is_refused() -> None:
@@ -157,7 +170,7 @@ def test_what_does_not_follow_from_the_stage_is_refused() -> None:
     sealed, screened = through(), through(SCREENED)
     voted = through(*screening(*NAMES), round_=screened)
     cleared = through(WITHOUT_B, round_=voted)
-    scored = through(SCORED, *(vote(n, Stage.STATISTICS, 1.0, 1.0, 1.0) for n in "acd"), round_=cleared)
+    scored = through(SCORED, *(vote(n, Stage.STATISTICS, 1.0, 1.0, 1.0) for n in NAMES), round_=cleared)
     kept = (Reason.KEPT,) * 4
     for round_, event in (
         (sealed, SCORED),

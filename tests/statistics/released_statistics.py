@@ -128,6 +128,7 @@ class Release:
     histories: Sequence[AggregateFile] = ()
     root: int | None = None
     dropped: int = 0
+    same_models: bool = False
     seed: bytes = SEED
     parts: int = 1
     changes: dict[str, object] = field(default_factory=dict)
@@ -140,7 +141,7 @@ class Release:
     @property
     def front(self) -> Front:
         """What precedes the entries."""
-        quantities = Quantity.of(self.request, self.stage)
+        quantities = Quantity.of(self.request, self.stage, same_models=self.same_models)
         sampled = bool(quantities & (Quantity.PAIR | Quantity.ROOT))
         values: dict[str, object] = {
             "round": ROUND,
@@ -172,7 +173,7 @@ class Release:
             self.tile(front, quantity, tile)
             for quantity in front.quantities
             if quantity > Quantity.WITNESS
-            for tile in front.tiles(quantity, sampled=self.request.sample < 1)
+            for tile in front.tiles(quantity)
         ]
 
     def tile(self, front: Front, quantity: Quantity, tile: list[tuple[int, int]]) -> bytes:
@@ -187,7 +188,7 @@ class Release:
             else []
             for block in self.layout.product_blocks
         ]
-        return release_tile(rows, tile, hidden, pair().public)
+        return release_tile(rows, tile, hidden, front, pair().public)
 
     def artifact(self, folder: Path) -> bytes:
         """The bytes that clients get."""
@@ -207,6 +208,7 @@ class Release:
             "request": self.request,
             "min_updates": len(self.updates) + self.dropped,
             "references": self.known,
+            "same_models": self.same_models,
         }
         return Expectation(**(values | changes))  # type: ignore[arg-type]
 

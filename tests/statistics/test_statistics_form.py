@@ -27,6 +27,7 @@ from secagg.ckks.parameters import HEADER_BYTES
 from secagg.ckks.wire import ScalarKind, scalar_bytes
 from secagg.errors import CiphertextError, Code
 from secagg.rule import Stage, Statistics, StatisticsRequest
+from secagg.statistics.draws import WITNESSES
 from secagg.statistics.form import Front, Quantity
 from secagg.statistics.opening import joined, open_statistics
 from secagg.statistics.release import Reference, assemble_statistics
@@ -65,7 +66,7 @@ COUNTS_AT = IDS_AT + 2 * 16
 TERMS_AT = COUNTS_AT + 2 * 8
 DRAWN_AT = TERMS_AT + struct.calcsize("<IIB32sB")
 ENTRY_AT = DRAWN_AT + 4
-"""The norm of the first update: one bilinear scalar; then ⟨u, g⟩ and the witness, a linear one each."""
+"""The norm of the first update: one bilinear scalar; then ⟨u, g⟩ and the witnesses, a linear one each."""
 BASE_AT = ENTRY_AT + 10 + BILINEAR
 WITNESS_AT = BASE_AT + 10 + LINEAR
 SCALAR_AT = ENTRY_AT + 10
@@ -74,12 +75,12 @@ SCALAR_AT = ENTRY_AT + 10
 def test_an_artifact_holds_one_scalar_per_entry_and_nothing_else() -> None:
     """Its length is exactly the front's and that of the entries asked for."""
     data, release = example()
-    update = 3 * 10 + BILINEAR + 2 * LINEAR
+    update = 2 * 10 + BILINEAR + LINEAR + WITNESSES * (10 + LINEAR)
     assert len(release.front.to_bytes()) == ENTRY_AT
     assert len(data) == ENTRY_AT + 2 * update + 10 + BILINEAR
     opening = opener()
     open_statistics(data, release.expectation(), opening)
-    assert opening.opened == 7
+    assert opening.opened == 2 * (2 + WITNESSES) + 1
 
 
 FAULTS = {
@@ -191,6 +192,8 @@ def test_statistics_of_another_length_are_refused_and_nothing_is_opened() -> Non
         {"round": ROUND + 1},
         {"stage": Stage.SCREENING},
         {"min_updates": 3},
+        {"max_updates": 1},
+        {"request": StatisticsRequest(pairs=True, references=2), "same_models": False},
         {"layout": layout_of("full", (("last",),))},
         {"layout": layout_of("plain")},
         {"request": StatisticsRequest(references=1)},
