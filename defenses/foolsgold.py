@@ -56,6 +56,9 @@ class FoolsGold(GramRule):
             where=highest[:, None] < highest[None, :],
         )
         trust = np.clip(1.0 - (alike * pardon).max(axis=1), 0.0, 1.0)
+        # Who has sent nothing so far points nowhere, and must not look like the only one that is different.
+        squared = np.diagonal(statistics.history)
+        trust[squared <= max(statistics.resolution, 1e-6 * float(np.median(squared)))] = 0.0
         if not trust.max() > _NOTHING:
             return np.zeros_like(trust)  # all are one sybil
         trust = np.minimum(trust / trust.max(), _ALMOST)

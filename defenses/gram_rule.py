@@ -16,6 +16,7 @@ from secagg.errors import Code, ConfigError, RoundError
 from secagg.rule import Answer, Floats, Reason, Rule, Statistics, StatisticsRequest
 from secagg.update import Manifest
 
+_MOST = 2**31
 STEP = 2.0**-20
 """Answers are rounded to multiples of it: two machines' last bits must not make two answers of one."""
 
@@ -79,7 +80,9 @@ class GramRule:
         whole = f is None or (f >= 0 and float(f).is_integer())
         self.require_that(whole, f"f = {f} must be a whole number ≥ 0")
         self.require_that(norm_bound >= 1, f"norm_bound = {norm_bound} must be at least 1")
-        self.require_that(k_min >= 1, f"k_min = {k_min} must be at least 1")
+        self.require_that(
+            1 <= k_min < _MOST, f"k_min = {k_min:g} must be at least 1, and a number of updates"
+        )
         self.require_that(layers in (0, 1), f"layers = {layers} must be 0 or 1")
         self.require_that(0 < sample <= 1, f"sample = {sample} must lie in (0, 1]")
         self.f = None if f is None else int(f)

@@ -49,6 +49,8 @@ class Ordering:
 
     name = "ordering"
 
+    majority = False
+
     def request(self, manifest: Manifest) -> StatisticsRequest | None:
         return None
 

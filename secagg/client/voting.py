@@ -82,12 +82,12 @@ class Voting:
                 round=self._plan.round,
             )
         if expected is not None and statistics.update_ids != expected:
-            raise CiphertextError(
-                Code.STATISTICS_MALFORMED,
-                f"the statistics of round {self._plan.round} speak of other updates than those that passed "
-                "its screening",
-                round=self._plan.round,
+            # A minority, or a server that lies: nothing is signed about them either way.
+            self._federation.connection.on_event(
+                "outvoted",
+                {"round": self._plan.round, "expected": len(expected), "found": statistics.size},
             )
+            return None
         answer = rule.screen(statistics) if stage is Stage.SCREENING else rule.decide(statistics)
         ballot = Ballot(
             federation_id=self._federation.descriptor.federation_id,

@@ -60,6 +60,12 @@ def deal(federation: Path | str, *, rules: RuleLoader, rotate: bool = False) -> 
         config = parse_toml(FederationConfig, folder.settings)
         model = _read_initial_model(folder.root / config.initial_model)
         manifest = Manifest.of(read_model(model))
+        names = {peer.name for peer in enrolled(folder.root)}
+        if config.root_client is not None and config.root_client not in names:
+            raise ConfigError(
+                Code.CONFIG_INVALID,
+                f"root_client is {config.root_client!r}, who is not enrolled; enrol it, or name another client",
+            )
         profile_name = choose_profile(config, manifest, rules, clients=len(enrolled(folder.root)))
         public, secret = _key_pair(folder, profile_name, rotate=rotate)
         signed, descriptor = _describe(

@@ -20,8 +20,8 @@ class Terms:
             asked for; ≥ 1.
         ballots: whether the rule needs the clients' ballots.
         screens: whether the rule screens updates before their other statistics are released.
-        majority: whether ballots are settled by what more than half of the contributors answer alike; then the
-            rule says whether there are enough.
+        majority: whether ballots are settled by what more than half of the contributors answer alike; then
+            the rule says whether there are enough.
     """
 
     min_clients: int

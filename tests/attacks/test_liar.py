@@ -60,7 +60,7 @@ def test_liars_keep_their_own_and_drop_the_honest(rule):
 
 def test_all_liars_answer_alike_and_a_majority_of_them_is_believed():
     """Two of three say so: it is the round's answer. One of three changes nothing."""
-    rule = Gated()
+    rule = Gated(k_min=1)
     statistics = statistics_under(rule)
     honest = rule.decide(statistics)
     lies = [liar_under(rule).voter(rule).decide(statistics) for _ in range(2)]

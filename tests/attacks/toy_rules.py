@@ -85,6 +85,8 @@ class Closed(Gated):
 class Unasked:
     """What rules have in common that open nothing."""
 
+    majority = False
+
     def request(self, manifest):
         return None
 
