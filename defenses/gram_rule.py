@@ -77,7 +77,7 @@ class GramRule:
         layers: float = 0,
         sample: float = 1.0,
     ) -> None:
-        whole = f is None or (f >= 0 and float(f).is_integer())
+        whole = f is None or (0 <= f < _MOST and float(f).is_integer())
         self.require_that(whole, f"f = {f} must be a whole number ≥ 0")
         self.require_that(norm_bound >= 1, f"norm_bound = {norm_bound} must be at least 1")
         self.require_that(

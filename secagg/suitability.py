@@ -16,7 +16,10 @@ def check_settings(config: FederationConfig, rule: Rule) -> None:
         ConfigError: RULE_UNSUPPORTED if a round may go on with fewer updates than the rule works with (the
             message has the inequality), or the rule needs to see what is encrypted.
     """
-    rule.require(config.min_clients)
+    try:
+        rule.require(config.min_clients)
+    except ConfigError as error:
+        raise ConfigError(error.code, f"{error.message} (min_clients): raise it, or lower f") from None
     if isinstance(rule, CoordinateRule) and config.protect is not ProtectionMode.PLAIN:
         raise ConfigError(
             Code.RULE_UNSUPPORTED,

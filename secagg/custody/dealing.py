@@ -64,7 +64,7 @@ def deal(federation: Path | str, *, rules: RuleLoader, rotate: bool = False) -> 
         if config.root_client is not None and config.root_client not in names:
             raise ConfigError(
                 Code.CONFIG_INVALID,
-                f"root_client is {config.root_client!r}, who is not enrolled; enrol it, or name another client",
+                f"root_client is {config.root_client!r}, who is not enrolled: enrol it, or name another",
             )
         profile_name = choose_profile(config, manifest, rules, clients=len(enrolled(folder.root)))
         public, secret = _key_pair(folder, profile_name, rotate=rotate)
