@@ -115,9 +115,8 @@ async def disagreement(live: Live) -> None:
 async def test_updates_of_an_aborted_round_are_in_no_other_sum(
     tmp_path: Path, ending: Callable[[Live], Awaitable[None]]
 ) -> None:
-    """They are deleted with all statistics. A client may seal its update for the next round again, even as
-    the
-    same bytes; nobody else's are taken, and once they are in a sum they are in no second one.
+    """They are deleted with all statistics. Numbers were released of them, so the same bytes never come
+    again, not even from their own client: it seals its model anew. What is in a sum is in no second one.
     """
     folder = make_federation(tmp_path / "f", 3, rule=EVEN, protect="full", rounds=3)
     spool = folder / "server/spool"
@@ -139,7 +138,15 @@ async def test_updates_of_an_aborted_round_are_in_no_other_sum(
         assert stolen.code is Code.UPLOAD_REPLAYED
         assert live.server.coordinator.round(2).accepted == ()
         for client, old in zip(live.clients, sealed, strict=True):
-            await client.upload(client.sign(second, old.payload))
+            error = await refusal(client.upload(client.sign(second, old.payload)))
+            assert error.code is Code.UPLOAD_REPLAYED
+        base = live.clients[0].bases[0]
+        sealed = [
+            client.seal(second, base + 0.1 * flat_of(second, place))
+            for place, client in enumerate(live.clients)
+        ]
+        for client, new in zip(live.clients, sealed, strict=True):
+            await client.upload(new)
         await judge_all(live, second)
         await live.clients[0].reach(2, RoundState.AGGREGATED)
         for client in live.clients:
@@ -187,4 +194,7 @@ async def test_differences_add_up_over_a_restart_and_an_aborted_round(tmp_path: 
         )
         # Two rounds' noise, each below 22/scale, and roundings to float32.
         assert np.abs(third - exact).max() <= 2 * 22 / 2**16 + 2.0**-22
+        # What is not needed any more goes when the round's end has been seen to.
+        coordinator = live.server.coordinator
+        await coordinator.wait_for(lambda: coordinator.end is not None, 30)
         assert [path.name for path in (folder / "server/spool/aggregates").iterdir()] == ["3"]
