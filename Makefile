@@ -32,8 +32,11 @@ $(VENV)/.dev: pyproject.toml constraints.txt install.sh
 run: $(VENV)/.run
 	@$(BIN)/python -m secagg.simulation.comparison --out runs/comparison
 
+# Many tests wait for processes and sockets: a few at once, more than cores.
+TEST_PROCESSES ?= 3
+
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES)
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .

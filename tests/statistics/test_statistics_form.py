@@ -204,7 +204,7 @@ def test_statistics_of_another_length_are_refused_and_nothing_is_opened() -> Non
         {"request": StatisticsRequest(pairs=True, references=1, sample=0.5)},
         {"request": StatisticsRequest(pairs=True, references=1, screened=True)},
     ],
-    ids=str,
+    ids=lambda changes: "-".join(changes),
 )
 def test_statistics_that_were_not_asked_for_are_not_opened(changes: dict[str, object]) -> None:
     """Neither more nor less than the rule's request, of this round and stage, and of as many as are
