@@ -58,7 +58,8 @@ class Quantity(IntFlag):
         Args:
             same_models: g' is g: one product serves for both, and no number is released twice.
         """
-        single = cls.NORM | cls.WITNESS
+        # Reference forms take models, and have no gates that would look at witnesses.
+        single = cls.NORM if request.models else cls.NORM | cls.WITNESS
         if request.references >= 1:
             single |= cls.BASE
         if request.references >= 2 and not same_models:
