@@ -19,11 +19,11 @@ COUNT_RANGE = 3.0
 """Sample counts beyond so many times the median (or below its share) explain no longer (shorter) updates."""
 CLEARLY, SHARE = 0.05, 0.2
 """A direction is kept beyond the larger of this sum of cosines and this share of the median sum."""
-AGAINST, HEAD_AGAINST = 0.25, 0.5
+AGAINST, HEAD_AGAINST = 0.35, 0.75
 """Cosine with the others, and sum of the last layer's, that no hint makes up for if it is negative."""
 GUIDED = 0.15
 """Hints of at least this median say clearly where training goes."""
-DEVIATIONS, LENGTH_DEVIATIONS, MAD_TO_DEVIATION = 1.5, 3.0, 1.4826
+DEVIATIONS, LENGTH_DEVIATIONS, MAD_TO_DEVIATION = 2.5, 3.0, 1.4826
 _CROWDING = 4
 
 
@@ -39,12 +39,12 @@ class DDFedHardened(GramRule):
     2. *Direction.* Three cosines are added: with the consensus of the others, with the last step g − g', and
        with g (training a network lengthens it). The latter two are hints that count if their medians are
        positive, up to them: g and g' are public, and an attacker can point along them. The worst is dropped,
-       if its sum is not above max(0.05, median/5) or its cosine with the consensus not above −¼, and the sums
+       if its sum is not above max(0.05, median/5) or its cosine with the consensus not above −0.35, and the sums
        are taken anew without it, until all are. Where hints are weak (after the first round, median sum below
        0.15: few of many clients take part in a round, or their data have little in common), honest sums
-       straddle 0: the least is lowered to 1.5 deviations below the median, and lengths may be three
+       straddle 0: the least is lowered to 2.5 deviations below the median, and lengths may be three
        deviations of their logarithm above it. Deviations are 1.4826 median absolute ones.
-    3. *The last layer by itself* must not point against the others': the same sum above −max(½, median/2).
+    3. *The last layer by itself* must not point against the others': the same sum above −0.75·max(1, median).
     4. a_i = p_i·min(1, median ‖u_j‖/‖u_i‖), with p_i ∝ min(n_i, 2·median n) of sum 1.
 
     The consensus is Σ_j e_j·u_j/‖u_j‖ with e_j = 1/Σ_k max(0, cos(u_j, u_k))⁴: those who all say the same
