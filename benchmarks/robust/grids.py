@@ -25,7 +25,7 @@ SHARED_RULES = (
 )
 """Those that byzfl has, too."""
 
-LONG_ROUNDS, LONG_START = 46, 31
+LONG_ROUNDS, LONG_START = 41, 31
 CAMPAIGN = (
     Grid(rules=RULES, attacks=ATTACKS, starts=(LONG_START,)),
     Grid(rules=FEW_RULES, attacks=FEW_ATTACKS, starts=(LONG_START,), fractions=(0.2, 0.4)),

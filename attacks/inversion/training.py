@@ -1,0 +1,74 @@
+"""How a client's update comes about: one gradient, or local training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from attacks.inversion.batch import Batch
+from attacks.inversion.victims.victim import Victim
+from secagg.errors import Code, ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """Plain gradient descent over a client's samples; attackers know all of it (FedAvg, McMahan et al. 2017).
+
+    Args:
+        epochs: passes over the samples, at least 1.
+        steps: gradient steps per pass, each on an equal part of the samples, in their order; at least 1.
+        learning_rate: of each step, positive.
+
+    Raises:
+        ConfigError: CONFIG_INVALID for a value out of range.
+    """
+
+    epochs: int = 1
+    steps: int = 1
+    learning_rate: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.steps < 1 or not 0 < self.learning_rate < float("inf"):
+            raise ConfigError(
+                Code.CONFIG_INVALID,
+                f"training needs epochs ≥ 1, steps ≥ 1 and a positive learning rate, not {self}",
+            )
+
+    @property
+    def is_gradient(self) -> bool:
+        """True if the update is a single gradient."""
+        return self.epochs * self.steps == 1
+
+    def update(self, victim: Victim, parameters: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """(θ_0 − θ_T)/(T·learning_rate), the mean of the T gradients on the way; [d].
+
+        With one step this is the gradient itself, so attackers treat both alike. Differentiable in the
+        inputs, if a batch of that kind is given.
+
+        Args:
+            parameters: θ_0, flat, [d].
+            batch: all of the client's samples.
+
+        Raises:
+            ConfigError: CONFIG_INVALID if steps don't divide the number of samples.
+        """
+        return self.mean_gradient(victim, parameters, batch.inputs, batch.labels)
+
+    def mean_gradient(
+        self, victim: Victim, parameters: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """As ``update``; ``labels`` may also be probabilities, [B, classes]."""
+        if len(inputs) % self.steps:
+            raise ConfigError(
+                Code.CONFIG_INVALID, f"{len(inputs)} samples can't be cut into {self.steps} equal steps"
+            )
+        size, current = len(inputs) // self.steps, parameters
+        total = torch.zeros_like(parameters)
+        for _ in range(self.epochs):
+            for start in range(0, len(inputs), size):
+                part = slice(start, start + size)
+                gradient = victim.gradient(current, inputs[part], labels[part])
+                total = total + gradient
+                current = current - self.learning_rate * gradient
+        return total / (self.epochs * self.steps)
