@@ -13,12 +13,16 @@ from secagg.errors import Code, ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """Plain gradient descent over a client's samples; attackers know all of it (FedAvg, McMahan et al. 2017).
+    """Gradient descent over a client's samples; attackers know all of it (FedAvg, McMahan et al. 2017).
+
+    v ← momentum·v + ∇L(part), θ ← θ − learning_rate·v, where v starts at 0 (Polyak 1964, in the form of
+    ``torch.optim.SGD``).
 
     Args:
         epochs: passes over the samples, at least 1.
         steps: gradient steps per pass, each on an equal part of the samples, in their order; at least 1.
         learning_rate: of each step, positive.
+        momentum: in [0, 1); 0 for none.
 
     Raises:
         ConfigError: CONFIG_INVALID for a value out of range.
@@ -27,6 +31,7 @@ class Training:
     epochs: int = 1
     steps: int = 1
     learning_rate: float = 0.01
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.steps < 1 or not 0 < self.learning_rate < float("inf"):
@@ -34,14 +39,28 @@ class Training:
                 Code.CONFIG_INVALID,
                 f"training needs epochs ≥ 1, steps ≥ 1 and a positive learning rate, not {self}",
             )
+        if not 0 <= self.momentum < 1:
+            raise ConfigError(Code.CONFIG_INVALID, f"momentum is {self.momentum}; it must be in [0, 1)")
 
     @property
     def is_gradient(self) -> bool:
         """True if the update is a single gradient."""
         return self.epochs * self.steps == 1
 
+    @property
+    def weight(self) -> float:
+        """How many times learning_rate the T gradients count together: Σ_t (1 − momentum^t)/(1 − momentum).
+
+        The t-th last gradient moves the model 1 + momentum + … + momentum^(t−1) learning rates; T in all
+        without momentum.
+        """
+        return sum(
+            (1 - self.momentum**t) / (1 - self.momentum) for t in range(1, self.epochs * self.steps + 1)
+        )
+
     def update(self, victim: Victim, parameters: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """(θ_0 − θ_T)/(T·learning_rate), the mean of the T gradients on the way; [d].
+        """(θ_0 − θ_T)/(learning_rate·weight), the mean of the T gradients on the way, each weighted by how
+        often momentum counts it; [d].
 
         With one step this is the gradient itself, so attackers treat both alike. Differentiable in the
         inputs, if a batch of that kind is given.
@@ -64,11 +83,12 @@ class Training:
                 Code.CONFIG_INVALID, f"{len(inputs)} samples can't be cut into {self.steps} equal steps"
             )
         size, current = len(inputs) // self.steps, parameters
-        total = torch.zeros_like(parameters)
+        velocity = total = torch.zeros_like(parameters)
         for _ in range(self.epochs):
             for start in range(0, len(inputs), size):
                 part = slice(start, start + size)
                 gradient = victim.gradient(current, inputs[part], labels[part])
-                total = total + gradient
-                current = current - self.learning_rate * gradient
-        return total / (self.epochs * self.steps)
+                velocity = self.momentum * velocity + gradient
+                total = total + velocity
+                current = current - self.learning_rate * velocity
+        return total / self.weight

@@ -22,6 +22,7 @@ _COMMANDS = {
     "serve": ("secagg.cli.serve:serve", "Run a federation's server."),
     "join": ("secagg.cli.join:join", "Take part in a federation as an enrolled client."),
     "overhead": ("secagg.cli.overhead:overhead", "Measure what encryption costs: bytes, seconds, memory."),
+    "leak": ("secagg.cli.leak:leak", "Attack what selective encryption leaves in the clear."),
 }
 
 

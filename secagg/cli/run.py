@@ -52,6 +52,18 @@ from rich.console import Console
     "label-flip, backdoor, adaptive and more; a name that is none lists all.",
 )
 @click.option("--seed", type=int, help="Of everything that is drawn.  [default: 0]")
+@click.option(
+    "--record",
+    is_flag=True,
+    default=None,
+    help="Keep what the server receives in the clear, and the true samples: for secagg leak --from DIR.",
+)
+@click.option(
+    "--meter",
+    is_flag=True,
+    default=None,
+    help="Before the first upload, have a client say what its own visible part would give away.",
+)
 @click.option("--out", metavar="DIR", help="Folder for result.json, model.npz and logs.  [default: runs/run]")
 def run(file: Path | None, layers: str | None, **flags: Any) -> None:
     """Run a federation on this machine as set in FILE (TOML) and flags; flags win.
@@ -75,6 +87,9 @@ def run(file: Path | None, layers: str | None, **flags: Any) -> None:
     console = Console()
     with display_for(console, title(config)) as display:
         result = launch(config, display)
+    if result.meter is not None and console.is_terminal:  # elsewhere it stands above the rows
+        for line in result.meter["lines"]:
+            console.print(f"{result.meter['client']}: {line}", highlight=False)
     accuracy = "unknown" if result.final_accuracy is None else f"{100 * result.final_accuracy:.1f}%"
     console.print(f"accuracy after {config.rounds} rounds: {accuracy}", highlight=False)
     if result.backdoor_success is not None:

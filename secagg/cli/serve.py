@@ -24,8 +24,20 @@ _LEVELS = ("debug", "info", "warning", "error")
 @click.option("--listen", help="Address to bind. [the configured host if it is local, else every interface]")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Port to bind instead of the configured one.")
 @click.option("--events", is_flag=True, help="Print one JSON line per event on stdout.")
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep what arrives in the clear in this folder, to measure what it gives away. [nothing is kept]",
+)
 @click.option("--log-level", type=click.Choice(_LEVELS), default="warning", show_default=True)
-def serve(directory: Path, listen: str | None, port: int | None, events: bool, log_level: str) -> None:
+def serve(
+    directory: Path,
+    listen: str | None,
+    port: int | None,
+    events: bool,
+    record: Path | None,
+    log_level: str,
+) -> None:
     """Run the server of the federation whose server folder is DIRECTORY, until SIGTERM or Ctrl-C.
 
     A server that was stopped or killed goes on with the round it was in when it is started again.
@@ -39,7 +51,11 @@ def serve(directory: Path, listen: str | None, port: int | None, events: bool, l
     observer = Observer(sys.stdout if events else None)
     if not events:
         click.echo(f"serving {directory}; stop with Ctrl-C", err=True)
-    serving = serve_until_stopped(directory, rules=load_rule, observer=observer, listen=listen, port=port)
+    if record is not None:
+        click.echo(f"keeping what arrives in the clear in {record}", err=True)
+    serving = serve_until_stopped(
+        directory, rules=load_rule, observer=observer, listen=listen, port=port, record=record
+    )
     try:
         asyncio.run(serving)
     except (OSError, sqlite3.Error) as error:

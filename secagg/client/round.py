@@ -22,6 +22,7 @@ from secagg.errors import Code, RoundError, SecaggError, TransferError, UpdateEr
 from secagg.plan import RoundPlan, RoundState, plan_from_proto
 from secagg.rule import RuleLoader
 from secagg.scales import Scales
+from secagg.selection.layout import Layout
 from secagg.selection.mask import Mask
 from secagg.update import Tensors
 
@@ -84,6 +85,11 @@ class Round:
     def number(self) -> int:
         """1, 2, 3, …"""
         return self.plan.round
+
+    @property
+    def layout(self) -> Layout:
+        """Which entries of this round's update travel encrypted, and which in the clear."""
+        return self._layout
 
     @property
     def resuming(self) -> bool:

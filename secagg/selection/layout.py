@@ -25,14 +25,12 @@ class Layout:
     """The order in which the entries of an update travel.
 
     Blocks come in the order "rest" (every tensor that statistics do not name), then one block for each group
-    of
-    tensors whose inner products are released: "statistics", or "statistics-1", "statistics-2", …; an empty
+    of tensors whose inner products are released: "statistics", or "statistics-1", "statistics-2", …; an empty
     one is left out. Within a block, hidden entries keep the order of the flat vector, and so do visible ones.
 
     If anything at all is hidden and the groups are a part of the model only, they are hidden whole, whatever
-    the
-    mask says of them: the product with an earlier model is formed slot by slot, so their entries must keep
-    their slots while the mask changes; and in a last layer the positions of hidden entries alone betray
+    the mask says of them: the product with an earlier model is formed slot by slot, so their entries must
+    keep their slots while the mask changes; and in a last layer the positions of hidden entries alone betray
     labels.
 
     Args:
@@ -141,6 +139,18 @@ class Layout:
     def hidden_places(self, block: int) -> slice | NDArray[np.intp]:
         """Where one block's hidden entries lie in the flat vector: one run, or indices in ascending order."""
         return self._hidden[block]
+
+    def visible_places(self, block: int) -> slice | NDArray[np.intp]:
+        """Where one block's visible entries lie in the flat vector, as ``hidden_places``."""
+        return self._visible[block]
+
+    @property
+    def hidden(self) -> NDArray[np.bool_]:
+        """Which entries travel encrypted, bool [d]: the mask's, and those of blocks that are hidden whole."""
+        hidden = np.zeros(self.size, dtype=np.bool_)
+        for places in self._hidden:
+            hidden[places] = True
+        return hidden
 
     def hidden_runs(self, block: int) -> list[tuple[int, int]]:
         """Index of a tensor and how many of its entries one block hides, in the order of the hidden part."""

@@ -175,8 +175,23 @@ def propose_mask(previous: NDArray[np.float32], current: NDArray[np.float32], ra
     Raises:
         UpdateError: UPDATE_SHAPE, UPDATE_DTYPE.
     """
-    change = _change(previous, current)
-    return _smallest(-change, entries_to_hide(current.size, ratio))
+    return mask_of_scores(_change(previous, current), ratio)
+
+
+def mask_of_scores(scores: NDArray[np.floating], ratio: float) -> Mask:
+    """The ceil(ratio·d) entries with the largest scores; ties go to the smaller index.
+
+    Args:
+        scores: [d], float32 or float64; ±infinity are scores like others.
+        ratio: share of entries to encrypt, in [0, 1].
+
+    Raises:
+        UpdateError: UPDATE_NOT_FINITE if a score is NaN: it has no place in any order.
+    """
+    # The maximum is NaN if any entry is, and needs no memory.
+    if np.isnan(scores.max(initial=-np.inf)):
+        raise UpdateError(Code.UPDATE_NOT_FINITE, "scores hold NaN; no mask follows from them")
+    return _smallest(-scores, entries_to_hide(scores.size, ratio))
 
 
 def required_mask(previous: NDArray[np.float32], current: NDArray[np.float32], ratio: float) -> Mask:
@@ -207,7 +222,7 @@ def _change(previous: NDArray[np.float32], current: NDArray[np.float32]) -> NDAr
     return change
 
 
-def _smallest(keys: NDArray[np.float32] | NDArray[np.uint64], count: int) -> Mask:
+def _smallest(keys: NDArray[np.floating] | NDArray[np.uint64], count: int) -> Mask:
     """The ``count`` entries with the smallest keys, ties to the smaller index."""
     hidden = np.zeros(keys.size, dtype=np.bool_)
     if count == keys.size:

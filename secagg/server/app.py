@@ -28,6 +28,7 @@ from secagg.server.gate import MAX_MESSAGE_BYTES, Gate, Limits
 from secagg.server.journal import Journal
 from secagg.server.journal_thread import JournalThread
 from secagg.server.observer import Observer
+from secagg.server.recorder import Recorder
 from secagg.server.recovery import recover
 from secagg.server.service import AggregatorService
 from secagg.server.spool import Spool
@@ -86,6 +87,7 @@ async def running(
     listen: str | None = None,
     port: int | None = None,
     limits: Limits | None = None,
+    record: Path | None = None,
 ) -> AsyncIterator[Running]:
     """Serves a federation inside the block.
 
@@ -97,6 +99,8 @@ async def running(
             every interface.
         port: port to bind instead of the configured one; 0 lets the system choose.
         limits: how much callers may have in hand at once.
+        record: folder for what arrives in the clear (``secagg.server.recording``), for tests of one's own
+            setting; by default nothing is kept.
 
     Raises:
         ConfigError, CustodyError, CiphertextError: as ``Deployment.load``; CONFIG_INVALID if a file of the
@@ -111,6 +115,8 @@ async def running(
         workers = Workers(deployment.config.workers)
         coordinator = Coordinator(deployment, journal, Spool(directory / SPOOL_FOLDER), workers, observer)
         uploads = Uploads(coordinator)
+        if record is not None:
+            coordinator.when_ended.append(Recorder(coordinator, record).round_ended)
         health = health_aio.HealthServicer()
         server = grpc.aio.server(
             interceptors=[Gate(limits, observer)],
@@ -151,6 +157,7 @@ async def serve(
     observer: Observer | None = None,
     listen: str | None = None,
     port: int | None = None,
+    record: Path | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT; arguments and errors as ``running``.
 
@@ -163,7 +170,9 @@ async def serve(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running(directory, rules=rules, observer=observer, listen=listen, port=port) as server:
+    async with running(
+        directory, rules=rules, observer=observer, listen=listen, port=port, record=record
+    ) as server:
         stopped = asyncio.ensure_future(stop.wait())
         failed = server.coordinator.failed
         await asyncio.wait((stopped, failed), return_when=asyncio.FIRST_COMPLETED)

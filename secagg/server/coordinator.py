@@ -67,8 +67,8 @@ class Coordinator:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Gets an exception when the server can't go on, whatever clients do."""
         self.stopping = False
-        self.when_ended: Callable[[int], Awaitable[None]] = _nothing
-        """Called with a round's number once it has ended, before its files are deleted."""
+        self.when_ended: list[Callable[[int], Awaitable[None]]] = []
+        """Called in turn with a round's number once it has ended, before its files are deleted."""
         self._plans: dict[int, RoundPlan] = {}
         self._rounds: dict[int, Round] = {}
         self._lock = asyncio.Lock()
@@ -240,7 +240,8 @@ class Coordinator:
         base = outcome.base_round if isinstance(outcome, Announce) else outcome.last_aggregate_round
         mask = chosen_mask(self._rounds[base], self._rounds[base].masks) if base else b""
         if ended is not None:
-            await self.when_ended(ended.number)
+            for told in self.when_ended:
+                await told(ended.number)
             if ended.state is RoundState.CLOSED:
                 await self.in_thread(self.spool.keep_histories, ended.number)
             needed = still_needed(base, self._plans, self.deployment.request)
@@ -378,7 +379,3 @@ def retrieve(task: asyncio.Task[Any]) -> None:
     """Marks a task's exception as seen: if whoever asked for it went away, nobody else would."""
     if not task.cancelled():
         task.exception()
-
-
-async def _nothing(number: int) -> None:
-    """Nobody wants to know that this round has ended."""

@@ -37,7 +37,7 @@ class Uploads:
         self._creating: defaultdict[tuple[str, PayloadKind], asyncio.Lock] = defaultdict(asyncio.Lock)
         # More writes at once would not be faster, and each holds a chunk in memory.
         self._writers = ThreadPoolExecutor(WRITES_AT_ONCE, thread_name_prefix="spool")
-        coordinator.when_ended = self.drop_round
+        coordinator.when_ended.append(self.drop_round)
 
     async def recover(self, records: Sequence[UploadRecord]) -> None:
         """Takes up what was in progress when the server ended; the spool says how far it had come."""

@@ -32,6 +32,7 @@ from secagg.rule import CoordinateRule
 from secagg.scales import Scales
 from secagg.selection import Layout, Mask, derive_mask
 from secagg.selection.mask import entries_to_hide
+from secagg.server.recording import Received, write_round
 from secagg.server.spool import digest_of
 from secagg.statistics.form import Front, Pair, drawn_of
 from secagg.statistics.release import (
@@ -218,6 +219,11 @@ def extend_history(job: RoundJob, out: Path, update: Path, before: Path | None) 
         additions=Additions(divisor=1, since=0, before=earlier),
     )
     write_aggregate(out, updates)
+
+
+def record(job: RoundJob, folder: Path, state: str, received: Sequence[Received]) -> None:
+    """Writes what a round's accepted updates show in the clear; raises as ``write_round``."""
+    write_round(folder, job.plan, _layout(job), state, received)
 
 
 def _rows(job: TileJob) -> Rows:

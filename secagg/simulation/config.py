@@ -49,6 +49,9 @@ class RunConfig(BaseModel):
         profile: as in ``FederationConfig``.
         poison: ATTACK:FRACTION[:STRENGTH][@ROUND], or nothing.
         seed: of the partition, the initial model, the choice of attackers and all local training.
+        record: keep what the server receives in the clear, and what it takes to tell what that gives away
+            (``secagg.simulation.recording``).
+        meter: have a client measure, before its first upload, what its visible part gives away.
         round_timeout_s: a stage of a round, or silence of all processes, that takes longer is an error.
         out: folder for the results.
 
@@ -78,6 +81,8 @@ class RunConfig(BaseModel):
     profile: ProfileName = "auto"
     poison: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    record: bool = False
+    meter: bool = False
     round_timeout_s: Annotated[Real, Field(gt=0, le=86_400)] = 900.0
     out: Annotated[str, Field(min_length=1)] = "runs/run"
 

@@ -36,6 +36,7 @@ class RunResult:
         precision, recall: of the rejections against the malicious clients, over all rounds; None where
             nobody was rejected, or nobody attacked.
         completed: False if the run was cut short.
+        meter: what one client measured of its own plan, in words and figures; None if none was asked to.
     """
 
     config: RunConfig
@@ -44,6 +45,7 @@ class RunResult:
     precision: float | None
     recall: float | None
     completed: bool
+    meter: Mapping[str, Any] | None = None
 
     @property
     def final_accuracy(self) -> float | None:
@@ -69,6 +71,7 @@ class RunResult:
             "precision": self.precision,
             "recall": self.recall,
             "completed": self.completed,
+            "meter": self.meter,
             "dataset": config.dataset,
             "poison": config.poison,
             "config": config.model_dump(mode="json"),
@@ -92,8 +95,9 @@ def run(config: RunConfig, display: Display, *, command: Sequence[str] = ()) -> 
     ready = prepare(config)
     rows: list[Row] = []
     completed = False
+    federation = _Federation(config, ready, display, rows)
     try:
-        asyncio.run(_Federation(config, ready, display, rows).run())
+        asyncio.run(federation.run())
         completed = True
     except asyncio.CancelledError:  # SIGTERM
         raise KeyboardInterrupt from None
@@ -107,6 +111,7 @@ def run(config: RunConfig, display: Display, *, command: Sequence[str] = ()) -> 
             precision=precision,
             recall=recall,
             completed=completed,
+            meter=federation.meter,
         )
         write_result(
             ready.out,
@@ -130,6 +135,8 @@ class _Federation:
         self._stage_began = 0.0
         self._running = set(config.everyone)
         self._reason = ""
+        self.meter: Mapping[str, Any] | None = None
+        """What one client measured of its own plan."""
 
     async def run(self) -> None:
         """Start everything, listen until every participant is done, end everything."""
@@ -138,7 +145,7 @@ class _Federation:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         async with Children(self._ready.logs) as children:
             self._display.note("starting the server")
-            await children.start(SERVER, ("-m", "secagg.cli", "serve", str(self._ready.server), "--events"))
+            await children.start(SERVER, self._serve())
             write_tasks(self._config, self._ready, await self._address(children))
             self._display.note(f"starting {self._config.clients} clients")
             for name in self._config.everyone:
@@ -149,6 +156,11 @@ class _Federation:
                 self._hear(children, await children.next_message(2 * self._config.round_timeout_s))
         if self._reason:
             raise RoundError(Code.ROUND_ABORTED, f"the federation ended early: {self._reason}")
+
+    def _serve(self) -> tuple[str, ...]:
+        command = ("-m", "secagg.cli", "serve", str(self._ready.server), "--events")
+        recording = self._ready.recording
+        return command if recording is None else (*command, "--record", str(recording.server))
 
     async def _address(self, children: Children) -> str:
         while True:
@@ -205,6 +217,9 @@ class _Federation:
             self._measured.begin()
         elif message.event == "round":
             row = self._measured.reported(message.child, fields)
+        elif message.event == "meter":
+            self.meter = {"client": message.child, **fields}
+            self._display.note("\n".join(f"{message.child}: {line}" for line in fields["lines"]))
         elif message.event == "missed":
             row = self._measured.missed(message.child, int(fields["round"]))
             self._display.note(f"round {fields['round']}: {message.child} missed it: {fields['code']}")

@@ -18,6 +18,7 @@ from secagg.model_file import save_model
 from secagg.simulation.config import RunConfig
 from secagg.simulation.datasets import Dataset, load_dataset
 from secagg.simulation.partition import partition
+from secagg.simulation.recording import RECORDING, Recording, about
 from secagg.simulation.result import RESULT_FILE
 from secagg.simulation.task import Coalition, Member, Schedule, Task, save_samples
 
@@ -26,7 +27,7 @@ MODEL_FILE = "model.npz"
 TEST_FILE = "test.npz"
 ROOT_SAMPLES = 100
 """What the root participant trains on, drawn from everybody's: as many as FLTrust's authors give it."""
-_OWN = (FEDERATION, PARTICIPANTS, LOGS, RESULT_FILE, MODEL_FILE)
+_OWN = (FEDERATION, PARTICIPANTS, LOGS, RECORDING, RESULT_FILE, MODEL_FILE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +39,14 @@ class Preparation:
         dataset: what is trained on; its name, shape and classes matter from here on.
         sample_counts: training samples of each participant.
         profile: the CKKS profile that was dealt.
+        recording: where what arrives is recorded; None if it is not.
     """
 
     out: Path
     dataset: Dataset
     sample_counts: tuple[int, ...]
     profile: str
+    recording: Recording | None = None
 
     @property
     def server(self) -> Path:
@@ -92,12 +95,15 @@ def prepare(config: RunConfig) -> Preparation:
     if config.root is not None:
         counts = (*counts, min(ROOT_SAMPLES, len(train)))
     profile = _make_federation(config, dataset, out / FEDERATION, max(counts))
-    ready = Preparation(out=out, dataset=dataset, sample_counts=counts, profile=profile)
-    for name, part in zip(config.names, parts, strict=True):
-        save_samples(ready.samples_path(name), train.take(part))
+    recording = _recording(config, dataset, out) if config.record else None
+    ready = Preparation(out=out, dataset=dataset, sample_counts=counts, profile=profile, recording=recording)
     if config.root is not None:
         chosen = np.random.default_rng([config.seed, 5]).choice(len(train), counts[-1], replace=False)
-        save_samples(ready.samples_path(config.root), train.take(np.sort(chosen)))
+        parts = [*parts, np.sort(chosen)]
+    for name, part in zip(config.everyone, parts, strict=True):
+        save_samples(ready.samples_path(name), train.take(part))
+        if recording is not None:
+            recording.keep_samples(name, train.take(part))
     save_samples(out / PARTICIPANTS / TEST_FILE, dataset.test)
     return ready
 
@@ -106,12 +112,6 @@ def write_tasks(config: RunConfig, ready: Preparation, address: str) -> None:
     """One task file per participant, now that the server's address is known."""
     attack = config.attack
     evaluator = next(i for i in range(config.clients) if i not in config.malicious)
-    schedule = Schedule(
-        epochs=config.local_epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        momentum=config.momentum,
-    )
     for index, name in enumerate(config.everyone):
         evaluates = index == evaluator
         Task(
@@ -124,13 +124,28 @@ def write_tasks(config: RunConfig, ready: Preparation, address: str) -> None:
             model=config.model,
             shape=ready.dataset.shape,
             classes=ready.dataset.classes,
-            schedule=schedule,
+            schedule=_schedule(config),
             stream=_stream(config, index),
             coalition=_coalition(config, ready, index),
             watches=attack.attack if attack is not None and evaluates else "",
             patience_s=config.round_timeout_s,
             final_model=str(ready.out / MODEL_FILE) if evaluates else None,
+            bases=str(ready.recording.client) if ready.recording is not None else None,
+            meter=config.meter and evaluates,
         ).save(ready.task_path(name))
+
+
+def _recording(config: RunConfig, dataset: Dataset, out: Path) -> Recording:
+    return Recording.begin(out, about(config, dataset.shape, dataset.classes, _schedule(config)))
+
+
+def _schedule(config: RunConfig) -> Schedule:
+    return Schedule(
+        epochs=config.local_epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        momentum=config.momentum,
+    )
 
 
 def _coalition(config: RunConfig, ready: Preparation, index: int) -> Coalition | None:

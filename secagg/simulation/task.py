@@ -77,6 +77,8 @@ class Task:
         watches: name of the attack whose success the participant that evaluates looks for; empty for none.
         patience_s: how long it tries to reach a silent server.
         final_model: where to write the model the federation ends with; None not to.
+        bases: folder for the models that rounds start from, where those are recorded; None not to.
+        meter: whether it measures what its visible part gives away, before its first upload.
     """
 
     name: str
@@ -94,6 +96,8 @@ class Task:
     watches: str
     patience_s: float
     final_model: str | None
+    bases: str | None = None
+    meter: bool = False
 
     def save(self, path: Path) -> None:
         """Write the task as JSON."""

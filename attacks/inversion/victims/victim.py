@@ -80,7 +80,7 @@ class Victim:
     def named(self, flat: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """Views of a flat vector [d] under the tensors' names and in their shapes."""
         specs = self.manifest.tensors
-        parts = flat.split([spec.size for spec in specs])
+        parts = torch.split(flat, [spec.size for spec in specs])
         return OrderedDict(
             (spec.name, part.view(spec.shape)) for spec, part in zip(specs, parts, strict=True)
         )

@@ -11,12 +11,23 @@ from secagg.simulation.datasets.dataset import Dataset, Samples
 from secagg.simulation.datasets.digits import load_digits
 from secagg.simulation.datasets.idx_folder import load_fashion_mnist, load_idx_folder
 from secagg.simulation.datasets.npz import load_npz
+from secagg.simulation.datasets.pneumonia import load_pneumonia
 
-__all__ = ["DATASETS", "Dataset", "Samples", "load_dataset"]
+__all__ = ["DATASETS", "Dataset", "Samples", "data_folder", "load_dataset"]
 
-DATASETS = ("digits", "fashion-mnist", "cifar10")
+_FOLDERS = {
+    "fashion-mnist": ("fashion-mnist", load_fashion_mnist),
+    "cifar10": ("cifar10", load_cifar10),
+    "pneumonia": ("medmnist", load_pneumonia),
+}
+DATASETS = ("digits", *_FOLDERS)
 DATA_VARIABLE = "SECAGG_DATA"
 """Environment variable that names the folder with the named data sets' own folders."""
+
+
+def data_folder(data: Path | None = None) -> Path:
+    """The folder with the named data sets: the given one, else $SECAGG_DATA, else ``data``."""
+    return data or Path(os.environ.get(DATA_VARIABLE) or "data")
 
 
 def load_dataset(dataset: str, data: Path | None = None) -> Dataset:
@@ -24,7 +35,7 @@ def load_dataset(dataset: str, data: Path | None = None) -> Dataset:
 
     Args:
         dataset: one of ``DATASETS``, or a path.
-        data: folder that holds ``fashion-mnist/`` and ``cifar10/``; default $SECAGG_DATA.
+        data: folder that holds ``fashion-mnist/``, ``cifar10/`` and ``medmnist/``; default $SECAGG_DATA.
 
     Raises:
         ConfigError: DATA_MISSING names what is missing and where it comes from; DATA_MALFORMED;
@@ -32,9 +43,9 @@ def load_dataset(dataset: str, data: Path | None = None) -> Dataset:
     """
     if dataset == "digits":
         return load_digits()
-    if dataset in DATASETS:
-        root = data or Path(os.environ.get(DATA_VARIABLE) or "data")
-        return {"fashion-mnist": load_fashion_mnist, "cifar10": load_cifar10}[dataset](root / dataset)
+    if dataset in _FOLDERS:
+        folder, load = _FOLDERS[dataset]
+        return load(data_folder(data) / folder)
     path = Path(dataset).expanduser()
     if path.is_dir():
         return load_idx_folder(path.resolve())

@@ -27,18 +27,28 @@ def load_npz(path: Path) -> Dataset:
         ConfigError: DATA_MISSING if the file can't be read; DATA_MALFORMED for anything but two plain
             arrays within 2 GiB that make a data set.
     """
+    x, y = read_npz(path, ("x", "y"))
+    return dataset_of(path.stem, x, y)
+
+
+def read_npz(path: Path, names: tuple[str, ...]) -> tuple[NDArray[np.generic], ...]:
+    """The arrays with these names, in this order; nothing is unpickled.
+
+    Raises:
+        ConfigError: DATA_MISSING if the file can't be read; DATA_MALFORMED for anything but plain arrays
+            within 2 GiB each.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            lacking = [name for name in ("x", "y") if f"{name}.npy" not in names]
+            there = archive.namelist()
+            lacking = [name for name in names if f"{name}.npy" not in there]
             if lacking:
-                raise malformed(str(path), f"it lacks the arrays {', '.join(lacking)}; it holds {names[:10]}")
-            x, y = (_array(path, archive, name) for name in ("x", "y"))
+                raise malformed(str(path), f"it lacks the arrays {', '.join(lacking)}; it holds {there[:10]}")
+            return tuple(_array(path, archive, name) for name in names)
     except OSError as error:
         raise ConfigError(Code.DATA_MISSING, f"{path} can't be read: {error.strerror}") from None
     except UNREADABLE as error:
         raise malformed(str(path), f"it is no readable .npz: {error}") from None
-    return dataset_of(path.stem, x, y)
 
 
 def _array(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[np.generic]:

@@ -1,0 +1,156 @@
+"""From flags and a sweep file to one checked configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attacks.inversion.attackers.attacker import Budget
+from attacks.inversion.bench.config import Knowledge, SweepConfig
+from attacks.inversion.bench.from_run import ATTACKERS, Trial
+from attacks.inversion.bench.protected import FILE
+from attacks.inversion.protections import Significance
+from secagg.config import parse_toml, read_toml
+from secagg.errors import Code, ConfigError
+
+DEFAULT_OUT = "runs/leak"
+_NAMING = ("layers=", "statistics=")
+_OF_A_RUN = ("attacker", "knowledge", "labels", "effort", "restarts", "seed")
+"""What can be chosen of an attack on a run that took place."""
+_LISTS = ("victim", "significance", "attacker", "perturb", "ratio")
+
+
+def sweep_config(file: Path | None, flags: Mapping[str, Any], *, out: str | None) -> tuple[SweepConfig, Path]:
+    """The sweep that is asked for, and the folder for its results.
+
+    Args:
+        file: a TOML file with the fields of ``SweepConfig`` and ``out``; None for none.
+        flags: as ``secagg leak`` takes them, None or empty where they are not given; flags win.
+        out: likewise.
+
+    Raises:
+        ConfigError: CONFIG_INVALID, naming file, field and value.
+    """
+    values = read_toml(file) if file is not None else {}
+    folder = values.pop("out", None)
+    if folder is not None and not isinstance(folder, str):
+        raise ConfigError(Code.CONFIG_INVALID, f"{file}: out is {folder!r}; it must be a folder's name")
+    # A file may give one value where several are possible; so that what is wrong names the file.
+    values = _listed(values)
+    if file is not None:
+        try:
+            parse_toml(SweepConfig, values)
+        except ConfigError as error:
+            raise ConfigError(error.code, f"{file}: {error.message}") from None
+    config = parse_toml(SweepConfig, values | _given(flags))
+    return config, Path(out or folder or DEFAULT_OUT).expanduser()
+
+
+def trial_of(flags: Mapping[str, Any], *, clients: Sequence[str], rounds: Sequence[str]) -> Trial:
+    """What is attacked of a recorded run, and how.
+
+    Args:
+        flags: as ``sweep_config`` takes them; those that only a sweep can mean are refused.
+        clients: names, several with commas between; empty for all.
+        rounds: numbers likewise.
+
+    Raises:
+        ConfigError: CONFIG_INVALID, naming what has no meaning with a recorded run or is out of range.
+    """
+    given = _given(flags)
+    beside = [f"--{name.replace('_', '-')}" for name in given if name not in _OF_A_RUN]
+    if beside:
+        raise ConfigError(
+            Code.CONFIG_INVALID,
+            f"{', '.join(beside)} can't be given with --from: what the run recorded decides that",
+        )
+    config = parse_toml(SweepConfig, given)
+    numbers = split(rounds, lambda _before, _part: False)
+    if not all(number.isdecimal() for number in numbers):
+        raise ConfigError(Code.CONFIG_INVALID, f"rounds are {', '.join(numbers)}; they must be whole numbers")
+    return Trial(
+        attackers=config.attacker if "attacker" in given else ATTACKERS,
+        knowledge=config.knowledge,
+        clients=split(clients, lambda _before, _part: False) or None,
+        rounds=[int(number) for number in numbers] or None,
+        labels_known=given.get("labels") == "known",
+        budget=Budget(effort=config.effort, restarts=config.restarts),
+        seed=config.seed,
+    )
+
+
+def split(items: Sequence[str], continues: Callable[[str, str], bool]) -> tuple[str, ...]:
+    """Values from options that may be repeated or hold several with commas between, each once, in order.
+
+    Args:
+        items: as given.
+        continues: whether a part, the second argument, belongs to the value before it, the first.
+
+    >>> split(["a,b=1,c=2", "d"], lambda _before, part: "=" in part and not part.startswith("b"))
+    ('a', 'b=1,c=2', 'd')
+    """
+    found: list[str] = []
+    for item in items:
+        start = len(found)
+        for part in filter(None, (part.strip() for part in item.split(","))):
+            if len(found) > start and continues(found[-1], part):
+                found[-1] += f",{part}"
+            else:
+                found.append(part)
+    return tuple(dict.fromkeys(found))
+
+
+def names_tensor(before: str, part: str) -> bool:
+    """Whether a part of ``--significance`` is one more tensor of ``layers=`` or ``statistics=``."""
+    head = part.partition("+")[0].partition(":")[0].partition("@")[0].partition("/")[0]
+    known = head.partition("=")[0] in tuple(Significance) or part.startswith(FILE)
+    return any(naming in before for naming in _NAMING) and not known
+
+
+def is_option(before: str, part: str) -> bool:
+    """Whether a part of ``--attacker`` is one more option of the attacker before it."""
+    return ":" in before and "=" in part and ":" not in part.partition("=")[0]
+
+
+def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    naive, aware = given.pop("naive", False), given.pop("aware", False)
+    if naive != aware:
+        given["knowledge"] = Knowledge.NAIVE if naive else Knowledge.AWARE
+    mask = given.pop("mask", None)
+    for name, continues in (("significance", names_tensor), ("attacker", is_option)):
+        if name in given:
+            given[name] = split(given[name], continues)
+    for name in ("victim", "perturb"):
+        if name in given:
+            given[name] = split(given[name], lambda _before, _part: False)
+    if mask is not None:
+        given["significance"] = (*given.get("significance", ()), f"{FILE}{mask}")
+    if "ratio" in given:
+        given["ratio"] = tuple(map(_ratio, split(given["ratio"], lambda _before, _part: False)))
+    return given
+
+
+def _ratio(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(
+            Code.CONFIG_INVALID, f"ratio is {text!r}; it must be a number between 0 and 1"
+        ) from None
+
+
+def _listed(values: Mapping[str, Any]) -> dict[str, Any]:
+    found = {
+        name: [value] if name in _LISTS and not isinstance(value, list) else value
+        for name, value in values.items()
+    }
+    if "ratio" in found:
+        found["ratio"] = [_number(value) for value in found["ratio"]]
+    return found | {name: _number(found[name]) for name in ("effort", "learning_rate") if name in found}
+
+
+def _number(value: Any) -> Any:
+    """TOML tells 0 from 0.0; people don't."""
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

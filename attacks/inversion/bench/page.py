@@ -1,0 +1,146 @@
+"""The page of a sweep, or of a run that was attacked: what it is told, from what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attacks.inversion.bench.advice import Advice
+from attacks.inversion.bench.cell import Setting
+from attacks.inversion.bench.scene import tokenizer_of
+from attacks.inversion.bench.store import Picture, Store
+from attacks.inversion.bench.sweep import Sweep
+from attacks.inversion.bench.verdict import Margins, Row
+from attacks.inversion.data import TEXTS, load_source
+from attacks.inversion.report.content import Findings, page_of
+from attacks.inversion.report.galleries import Decoder
+from attacks.inversion.report.page import write_page
+from secagg.simulation.result import machine, versions
+
+
+def write_sweep_page(
+    sweep: Sweep,
+    store: Store,
+    *,
+    rows: Sequence[Row],
+    advice: Sequence[Advice],
+    margins: Margins,
+    costs: Sequence[Mapping[str, Any]],
+    out: Path,
+    command: str,
+) -> Path:
+    """Write ``leak.html`` of what a sweep found so far.
+
+    Args:
+        sweep: whose cells are shown.
+        store: that has their pictures.
+        rows, advice, margins, costs: as in ``result.json``.
+        out: folder.
+        command: as called.
+    """
+    names = list(sweep.manifests)
+    return write_page(
+        page_of(
+            Findings(
+                title=f"What does encrypting a part of {_listed(names)} leak?",
+                rows=rows,
+                advice=advice,
+                margins=margins,
+                pictures=[(cell, partial(store.picture, cell)) for cell in sweep.cells],
+                costs=costs,
+                facts=[*_facts(sweep), *sweep.notes],
+                command=command,
+                made_with=made_with(),
+                decode=_decoder(sweep),
+            )
+        ),
+        out,
+    )
+
+
+def write_run_page(
+    run: Path,
+    *,
+    rows: Sequence[Row],
+    advice: Sequence[Advice],
+    margins: Margins,
+    facts: Sequence[str],
+    out: Path,
+    command: str,
+) -> Path:
+    """Write ``leak.html`` of a recorded run that was attacked.
+
+    Args:
+        run: its folder.
+        rows, advice, margins: as in ``result.json``.
+        facts: what was attacked, a line each.
+        out: folder.
+        command: as called.
+    """
+    return write_page(
+        page_of(
+            Findings(
+                title=f"What did the run in {run.name} leak?",
+                rows=rows,
+                advice=advice,
+                margins=margins,
+                pictures=(),
+                costs=(),
+                facts=facts,
+                command=command,
+                made_with=made_with(),
+            )
+        ),
+        out,
+    )
+
+
+def made_with() -> str:
+    """Versions and machine, in a line."""
+    found, here = versions(), machine()
+    packages = ", ".join(f"{name} {version}" for name, version in found.items())
+    return f"{packages}; {here['processor']}, {here['cores']} cores"
+
+
+def _facts(sweep: Sweep) -> list[str]:
+    setting, config = sweep.setting, sweep.config
+    sizes = [f"{name}: {manifest.size:,} parameters" for name, manifest in sweep.manifests.items()]
+    samples = f"{config.samples * setting.batch} samples of {setting.dataset}, {setting.batch} per update"
+    return [
+        "; ".join(sizes),
+        f"{samples}; an update is {_update(setting)}",
+        f"labels are {'known to' if setting.labels == 'known' else 'inferred by'} attackers; "
+        f"seed {setting.seed}",
+    ]
+
+
+def _update(setting: Setting) -> str:
+    steps = setting.epochs * setting.steps
+    kind = "one gradient" if steps == 1 else f"{steps} gradient steps of size {setting.learning_rate:g}"
+    sent = "float64 as computed" if setting.precision == "float64" else "sent as float32"
+    seen = f", {setting.rounds} rounds seen together" if setting.rounds > 1 else ""
+    return f"{kind}, {sent}{seen}"
+
+
+def _decoder(sweep: Sweep) -> Decoder | None:
+    if sweep.setting.dataset not in TEXTS:
+        return None
+    data = Path(sweep.config.data).expanduser() if sweep.config.data else None
+
+    @cache
+    def source(tokenizer: str) -> Any:
+        return load_source(sweep.setting.dataset, data, tokenizer=tokenizer, tokens=sweep.setting.tokens)
+
+    def decode(victim: str, tokens: Picture) -> str:
+        text = source(tokenizer_of(victim)).text(torch.from_numpy(tokens.astype("int64")))
+        return str(text)
+
+    return decode
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,133 @@
+"""What a sweep found, as tables for a console."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from attacks.inversion.bench.advice import Advice
+from attacks.inversion.bench.cell import FULL, NONE
+from attacks.inversion.bench.verdict import Margins, Row, Status
+from secagg.overhead.table import titled
+from secagg.simulation.display import binary_size
+
+LEGEND = (
+    "median / worst sample. told: samples that are told from all candidates. open: samples that say "
+    "nothing, since this attacker can't read them in the clear either, or diverged, or couldn't begin. "
+    "bound: for attackers who know the mask PSNR_pred, what the visible part holds; for others what I2F "
+    "predicts."
+)
+
+
+def print_tables(
+    rows: Sequence[Row], advice: Sequence[Advice], costs: Sequence[Mapping[str, Any]], console: Console
+) -> None:
+    """What attackers reached under every protection; what it costs; and the advice."""
+    text = all(row["psnr_db"] is None for row in rows if row["ended"] == "done")
+    for names, group in _groups(rows):
+        console.print()
+        console.print(_attacks(names, group, text=text))
+    if rows:
+        console.print(LEGEND, highlight=False, soft_wrap=True, style="dim")
+    for victim in dict.fromkeys(cost["victim"] for cost in costs):
+        console.print()
+        console.print(_costs(victim, [cost for cost in costs if cost["victim"] == victim]))
+    print_advice(advice, console)
+
+
+def print_advice(advice: Sequence[Advice], console: Console) -> None:
+    """A line per victim, significance and perturbation."""
+    if advice:
+        console.print("\n[bold]Advice[/]")
+    for one in advice:
+        name = f"{one.victim}, {one.significance}" + (f" + {one.perturb}" if one.perturb else "")
+        console.print(f"{name}: {one.text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """A table's title and rows: references first, then one table per way to choose and perturb."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["significance"] in (NONE, FULL) and not row["perturb"]:
+            # Where nothing is hidden, or everything, there is no mask to know.
+            if row["aware"] or not any(other["aware"] for other in rows):
+                found.setdefault(f"{row['victim']}, {row['dataset']}", []).append(row)
+            continue
+        name = row["significance"] + (f" + {row['perturb']}" if row["perturb"] else "")
+        found.setdefault(f"{row['victim']}: {name}", []).append(row)
+    for title, group in found.items():
+        known = [row["prior_psnr_db"] for row in group if row["prior_psnr_db"] is not None]
+        yield title + (f" (without the update: {_spread(known, 1)} dB)" if known else ""), group
+
+
+def _attacks(title: str, rows: Sequence[Row], *, text: bool) -> Table:
+    table = titled(title)
+    table.add_column("ratio", justify="right", no_wrap=True)
+    table.add_column("attacker", overflow="fold")
+    table.add_column("knows\nmask")
+    for name in (
+        "tokens\n%" if text else "PSNR\ndB",
+        *(() if text else ("SSIM",)),
+        "told",
+        "open",
+        "bound\ndB",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    kinds = dict.fromkeys((row["ratio"], row["attacker"], row["aware"]) for row in rows)
+    for ratio, attacker, aware in sorted(kinds):
+        mine = [
+            row for row in rows if (row["ratio"], row["attacker"], row["aware"]) == (ratio, attacker, aware)
+        ]
+        masked = mine[0]["significance"] not in (NONE, FULL)
+        knows = "" if not masked else "yes" if aware else "no"
+        bound = "psnr_pred_db" if aware or not masked else "psnr_naive_pred_db"
+        table.add_row(f"{ratio:g}", attacker, knows, *_figures(mine, bound, text=text))
+    return table
+
+
+def _figures(rows: Sequence[Row], bound: str, *, text: bool) -> list[str]:
+    told = [bool(row["identified"]) for row in rows if row["identified"] is not None]
+    unsure = sum(row["status"] in (Status.INCONCLUSIVE, Status.DIVERGED, Status.UNSUITED) for row in rows)
+    main, scale = ("token_accuracy", 100) if text else ("psnr_db", 1)
+    return [
+        _spread([scale * row[main] for row in rows if row[main] is not None], 1),
+        *([] if text else [_spread([row["ssim"] for row in rows if row["ssim"] is not None], 2)]),
+        f"{sum(told)}/{len(told)}" if told else "",
+        f"{unsure}/{len(rows)}" if unsure else "",
+        _spread([row[bound] for row in rows if row[bound] is not None], 0),
+    ]
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    """Median and worst, the largest.
+
+    >>> _spread([1.0, 2.0, 9.0], 1)
+    '2.0 / 9.0'
+    """
+    return f"{median(values):.{digits}f} / {max(values):.{digits}f}" if values else ""
+
+
+def _costs(victim: str, costs: Sequence[Mapping[str, Any]]) -> Table:
+    table = titled(f"{victim}: {costs[0]['values']:,} values, {costs[0]['clients']} clients")
+    for name in ("ratio", "up", "down", "seal\nms", "server\nms", "open\nms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for cost in costs:
+        table.add_row(
+            f"{cost['ratio']:g}",
+            binary_size(cost["bytes_up"]),
+            binary_size(cost["bytes_down"]),
+            *(f"{cost[name]:.1f}" for name in ("seal_ms", "aggregate_ms", "open_ms")),
+        )
+    return table
+
+
+def margins_text(margins: Margins) -> str:
+    """What counts as a leak, for people."""
+    return (
+        f"a sample leaked if an attack beats what is known without the update by more than "
+        f"{margins.psnr_db:g} dB of PSNR, {margins.ssim:g} of SSIM or {margins.tokens:.0%} of tokens"
+    )

@@ -1,0 +1,88 @@
+"""What the page says of a sweep: rows, advice and stored pictures in, ``Page`` out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from attacks.inversion.bench.advice import Advice, Finding
+from attacks.inversion.bench.verdict import Margins, Row
+from attacks.inversion.report.drawn import figures
+from attacks.inversion.report.galleries import Decoder, Pictures, galleries
+from attacks.inversion.report.page import Answer, Page
+from attacks.inversion.report.tables import cost_table, leak_table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What was found.
+
+    Args:
+        rows: as ``judged`` returns them.
+        advice: of ``advise``.
+        margins: what both were made with.
+        pictures: every cell with a function that gets a picture of it by kind, None if there is none.
+        costs: per ratio flat figures of the CKKS engine: ``ratio, bytes_up, seal_ms, …``.
+        facts: what was attacked, a line each.
+        command: that makes all of it again.
+        made_with: versions and machine.
+        decode: words of a victim's token ids, int [tokens]; None if no sample is text.
+    """
+
+    rows: Sequence[Row]
+    advice: Sequence[Advice]
+    margins: Margins
+    pictures: Pictures
+    costs: Sequence[Mapping[str, object]]
+    facts: Sequence[str]
+    command: str
+    made_with: str
+    decode: Decoder | None = None
+    title: str = field(default="What does encrypting a part of the update leak?")
+
+
+def page_of(found: Findings) -> Page:
+    """The page, from the answer down to the figures it rests on."""
+    return Page(
+        title=found.title,
+        facts=found.facts,
+        answers=[_answer(advice) for advice in found.advice],
+        figures=figures(found.rows),
+        galleries=galleries(found.rows, found.pictures, found.decode),
+        gallery_note="Of every sample the original and what one attacker made of it, by the share of "
+        "encrypted entries. The attacker chooses among its attempts by its own loss, never by the original.",
+        tables=[leak_table(found.rows), *([cost_table(found.costs)] if found.costs else [])],
+        notes=_notes(found.margins),
+        command=found.command,
+        made_with=found.made_with,
+    )
+
+
+def _answer(advice: Advice) -> Answer:
+    kind = "ratio" if advice.ratio is not None else "none"
+    if advice.finding is Finding.INCONCLUSIVE:
+        kind = "inconclusive"
+    choice = f"{advice.significance} + {advice.perturb}" if advice.perturb else advice.significance
+    reasons = [f"{_percent(one.ratio)} encrypted: {one.why}." for one in advice.judgements if one.ratio > 0]
+    return Answer(kind=kind, text=f"{advice.victim}, chosen by {choice}: {advice.text}", reasons=reasons)
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:.10g}%"
+
+
+def _notes(margins: Margins) -> list[str]:
+    return [
+        "A sweep shows what these attackers could read of these samples, under this model. That an attack "
+        "failed is no proof that none succeeds: later attacks are at least as good. What is never readable "
+        "is what is encrypted: full encryption costs no accuracy.",
+        "An attacker that knows the mask compares its gradients with visible entries only; one that takes "
+        "hidden entries for zeros is the one behind most published ratios. The mask is no secret: all "
+        "clients and the server know it.",
+        "The information bound is what a linearised attacker with a Gaussian prior could reach at best, "
+        "given the rounding of what is sent. It is local: on networks with kinks or flat parts attackers "
+        "stay below it, and a prior better than a Gaussian one can go beyond.",
+        "A sample counts as leaked if it is read better than without the update by "
+        f"{margins.psnr_db:g} dB, {margins.ssim:g} in SSIM or {margins.tokens:g} in token accuracy. Figures "
+        "are per sample, never pooled over a batch.",
+    ]

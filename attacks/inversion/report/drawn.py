@@ -1,0 +1,82 @@
+"""The curves of a sweep: one panel per attacker, a colour per way to choose entries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+
+from attacks.inversion.bench.cell import FULL
+from attacks.inversion.bench.verdict import Row
+from attacks.inversion.report.curves import Line, Panel, curves_svg
+from attacks.inversion.report.grouping import choices, knowledge, middle, names, ratios, values
+from attacks.inversion.report.page import DrawnFigure
+
+PREDICTED = "information bound"
+_KINDS = {
+    "psnr_db": (
+        "PSNR, dB",
+        "Similarity to the original in decibels: 20 dB shows what it is, above 30 dB little is missing.",
+    ),
+    "ssim": ("SSIM", "Structural similarity: 1 is the original, 0 has nothing of its shapes."),
+    "token_accuracy": ("token accuracy", "Share of tokens that were read, at their places."),
+}
+
+
+def figures(rows: Sequence[Row]) -> list[DrawnFigure]:
+    """Per victim a figure of each similarity that its rows have."""
+    drawn = []
+    for victim in names(rows, "victim"):
+        here = [row for row in rows if row["victim"] == victim]
+        played = ratios(here)
+        for field, (unit, note) in _KINDS.items():
+            if not values(here, field):
+                continue
+            panels = [_panel(here, attacker, field, unit, played) for attacker in names(here, "attacker")]
+            if not played or not any(panel.lines for panel in panels):
+                continue
+            drawn.append(
+                DrawnFigure(
+                    title=f"{victim}: {unit.partition(',')[0]} by share of encrypted entries",
+                    note=f"{note} Lines are medians over the samples, shades reach from the least to the "
+                    "largest of the attacker who knows the mask.",
+                    svg=curves_svg(panels, played),
+                )
+            )
+    return drawn
+
+
+def _panel(rows: Sequence[Row], attacker: str, field: str, unit: str, played: Sequence[float]) -> Panel:
+    here = [row for row in rows if row["attacker"] == attacker]
+    lines: list[Line] = []
+    for place, choice in enumerate(choices(rows)):
+        mine = [row for row in here if choice.holds(row)]
+        for aware, style in ((True, "-"), (False, "--")):
+            seen = [row for row in mine if bool(row["aware"]) == aware]
+            points, band = _curve(seen, field, played)
+            if points:
+                label = f"{choice.label}, {knowledge(aware=aware)}"
+                shade = band if aware else ()
+                lines.append(Line(label=label, colour=place, style=style, points=points, band=shade))
+        if field == "psnr_db":
+            points, _ = _curve(mine, "psnr_pred_db", played)
+            if points:
+                lines.append(
+                    Line(label=f"{choice.label}, {PREDICTED}", colour=place, style=":", points=points)
+                )
+    hidden = [row for row in here if row["significance"] == FULL]
+    levels = [("mean image", middle(rows, f"mean_{field}")), ("everything hidden", middle(hidden, field))]
+    shown = [(label, height) for label, height in levels if isfinite(height)]
+    return Panel(title=attacker, unit=unit, lines=lines, levels=shown)
+
+
+def _curve(
+    rows: Sequence[Row], field: str, played: Sequence[float]
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """Medians by ratio, and least and largest beside them."""
+    points, band = [], []
+    for ratio in played:
+        found = values((row for row in rows if row["ratio"] == ratio), field)
+        if found:
+            points.append((ratio, middle((row for row in rows if row["ratio"] == ratio), field)))
+            band.append((min(found), max(found)))
+    return points, band

@@ -1,0 +1,64 @@
+"""Rows of a sweep by what a reader compares: a protection's curve over ratios, an attacker's panel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isfinite, nan
+from statistics import median
+
+from attacks.inversion.bench.cell import FULL, NONE
+from attacks.inversion.bench.verdict import Row
+
+AWARE, NAIVE = "knows the mask", "takes hidden for zero"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How entries are chosen, and what is done to the others."""
+
+    significance: str
+    perturb: str
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.significance} + {self.perturb}" if self.perturb else self.significance
+
+    def holds(self, row: Row) -> bool:
+        """True of its own rows, and of those where everything travels in the clear: its ratio 0."""
+        own = (row["significance"], row["perturb"]) == (self.significance, self.perturb)
+        return own or (row["significance"] == NONE and row["perturb"] == self.perturb)
+
+
+def names(rows: Sequence[Row], field: str) -> list[str]:
+    """Different values of a field, in the order of the rows."""
+    return list(dict.fromkeys(str(row[field]) for row in rows))
+
+
+def choices(rows: Sequence[Row]) -> list[Choice]:
+    """Those of the rows, without the references at ratio 0 and 1."""
+    found = [Choice(str(row["significance"]), str(row["perturb"])) for row in rows]
+    return list(dict.fromkeys(one for one in found if one.significance not in (NONE, FULL)))
+
+
+def ratios(rows: Sequence[Row]) -> list[float]:
+    """All that occur besides the reference at 1, ascending."""
+    return sorted({float(row["ratio"]) for row in rows if row["significance"] != FULL})
+
+
+def values(rows: Iterable[Row], field: str) -> list[float]:
+    """A field's numbers; rows that have none are left out."""
+    found = (row.get(field) for row in rows)
+    return [float(value) for value in found if value is not None and isfinite(float(value))]
+
+
+def middle(rows: Iterable[Row], field: str) -> float:
+    """A field's median; NaN if no row has a number there."""
+    found = values(rows, field)
+    return median(found) if found else nan
+
+
+def knowledge(*, aware: bool) -> str:
+    """For legends."""
+    return AWARE if aware else NAIVE

@@ -1,0 +1,186 @@
+"""A run's own account of what could be read from it, under ``OUT/recording`` (``secagg run --record``).
+
+    run.json             ``About``: what is trained and how, which attackers are taken to know
+    server/              what the server received in the clear: ``secagg.server.recording``
+    client/round-N.npz   the model that clients started round N from (``secagg.model_file``)
+    truth/CLIENT.npz     a participant's samples, ``values`` and ``labels``
+
+The parts stand for who has them. A curious server alone has ``server`` and, where nothing or not everything
+is encrypted, a good deal of the models; with a single client on its side, or as a client of its own, it has
+``client``, too: that is the attacker this recording is for. ``truth`` nobody has but who runs the test: it
+only tells how near an attack came. ``run.json`` and the server's files carry a version.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from secagg.errors import Code, ConfigError
+from secagg.model_file import UNREADABLE, load_model, save_model
+from secagg.server.recording import RecordedRound, RecordedUpdate, read_round, recorded_rounds
+from secagg.simulation.config import ModelName, RunConfig
+from secagg.simulation.datasets.dataset import Samples
+from secagg.simulation.task import Schedule, load_samples, save_samples
+from secagg.update import Tensors
+
+VERSION = 1
+RECORDING = "recording"
+ABOUT_FILE = "run.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What an attacker is taken to know of a run beside what it sees.
+
+    Args:
+        dataset: its name.
+        model, shape, classes: what is trained.
+        schedule: how every client trains.
+        attacks_from: malicious client -> the first round whose update it forges.
+    """
+
+    dataset: str
+    model: ModelName
+    shape: tuple[int, ...]
+    classes: int
+    schedule: Schedule
+    attacks_from: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """One run's recording.
+
+    Args:
+        folder: ``OUT/recording``.
+        about: what is trained and how.
+    """
+
+    folder: Path
+    about: About
+
+    @classmethod
+    def begin(cls, run: Path, about: About) -> Self:
+        """Make the folder of a run that is about to start; readable by its owner only."""
+        recording = cls(folder=run / RECORDING, about=about)
+        for path in (recording.folder, recording.server, recording.client, recording.truth):
+            path.mkdir(mode=0o700)
+        text = json.dumps({"version": VERSION, **asdict(about)}, indent=1)
+        (recording.folder / ABOUT_FILE).write_text(text + "\n", encoding="utf-8")
+        return recording
+
+    @classmethod
+    def open(cls, run: Path) -> Self:
+        """The recording of a run, from the folder that was its ``--out``.
+
+        Raises:
+            ConfigError: DATA_MISSING if nothing was recorded; DATA_MALFORMED for another version or content.
+        """
+        folder = run / RECORDING
+        path = folder / ABOUT_FILE
+        if not path.exists() or not recorded_rounds(folder / "server"):
+            what = "there is no such folder" if not run.is_dir() else "it holds no recorded visible parts"
+            raise ConfigError(
+                Code.DATA_MISSING,
+                f"{run} can't be attacked: {what}; make it with secagg run --record --out {run}",
+            )
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            version = fields.pop("version")
+            if version != VERSION:
+                raise ValueError(f"it is of version {version}; this build reads {VERSION}")
+            about = About(
+                **{
+                    **fields,
+                    "model": ModelName(fields["model"]),
+                    "shape": tuple(fields["shape"]),
+                    "schedule": Schedule(**fields["schedule"]),
+                }
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(Code.DATA_MALFORMED, f"{path} is no recording: {error}") from None
+        return cls(folder=folder, about=about)
+
+    @property
+    def server(self) -> Path:
+        """What the server keeps."""
+        return self.folder / "server"
+
+    @property
+    def client(self) -> Path:
+        """What a client keeps."""
+        return self.folder / "client"
+
+    @property
+    def truth(self) -> Path:
+        """What nobody has."""
+        return self.folder / "truth"
+
+    @property
+    def rounds(self) -> list[int]:
+        """Numbers of the recorded rounds, ascending."""
+        return recorded_rounds(self.server)
+
+    def round(self, number: int) -> tuple[RecordedRound, tuple[RecordedUpdate, ...]]:
+        """What the server received in a round; raises as ``read_round``."""
+        return read_round(self.server, number)
+
+    def base(self, number: int) -> Tensors:
+        """The model that a round started from.
+
+        Raises:
+            ConfigError: DATA_MISSING, DATA_MALFORMED.
+        """
+        return load_model(base_path(self.client, number))
+
+    def keep_samples(self, name: str, samples: Samples) -> None:
+        """Write a participant's samples."""
+        save_samples(self.truth / f"{name}.npz", samples)
+
+    @property
+    def participants(self) -> list[str]:
+        """Names of all whose samples are kept, in order."""
+        return sorted(path.stem for path in self.truth.glob("*.npz"))
+
+    def samples(self, name: str) -> Samples:
+        """What ``keep_samples`` has written.
+
+        Raises:
+            ConfigError: DATA_MISSING, DATA_MALFORMED.
+        """
+        path = self.truth / f"{name}.npz"
+        try:
+            return load_samples(path)
+        except FileNotFoundError:
+            raise ConfigError(Code.DATA_MISSING, f"{path} is missing: nothing can be compared") from None
+        except (*UNREADABLE, KeyError) as error:
+            raise ConfigError(Code.DATA_MALFORMED, f"{path} holds no samples: {error}") from None
+
+
+def about(config: RunConfig, shape: tuple[int, ...], classes: int, schedule: Schedule) -> About:
+    """What is recorded of a run with these settings."""
+    start = config.attack.start_round if config.attack is not None else 0
+    return About(
+        dataset=config.dataset,
+        model=config.model,
+        shape=shape,
+        classes=classes,
+        schedule=schedule,
+        attacks_from={config.names[i]: start for i in config.malicious},
+    )
+
+
+def base_path(client: Path, number: int) -> Path:
+    """Where the model lies that a round started from."""
+    return client / f"round-{number}.npz"
+
+
+def keep_base(client: Path, number: int, model: Tensors) -> None:
+    """Write the model a round starts from, unless another client has; all of them have the same."""
+    path = base_path(client, number)
+    if not path.exists():
+        save_model(path, model)

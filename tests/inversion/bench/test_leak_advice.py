@@ -1,0 +1,120 @@
+"""The advice: a truth table over rows."""
+
+import pytest
+from leak_rows import PRIOR_DB, references, row
+
+from attacks.inversion.bench.advice import Finding, advise
+from attacks.inversion.bench.verdict import Margins, judged
+
+MARGINS = Margins()
+LEAKS = {"psnr_db": 30.0}
+HOLDS: dict[str, object] = {}
+DIVERGES = {"ended": "diverged", "psnr_db": None, "ssim": None}
+INFORMS = {"psnr_pred_db": PRIOR_DB + 1.1}
+UNMEASURED = {"psnr_pred_db": None}
+
+
+def advice(*ratios, clear_db=50.0, more=()):
+    """Of magnitude, sample 0; a ratio's changes per argument, at 0.1, 0.2, …."""
+    rows = references(clear_db=clear_db) + list(more)
+    rows += [row("magnitude", (n + 1) / 10, PRIOR_DB, **changes) for n, changes in enumerate(ratios)]
+    (found,) = advise(judged(rows, MARGINS), MARGINS)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("ratios", "ratio", "finding"),
+    [
+        ([HOLDS], 0.1, Finding.HOLDS),
+        ([LEAKS, HOLDS], 0.2, Finding.HOLDS),
+        ([LEAKS, HOLDS, HOLDS], 0.2, Finding.HOLDS),
+        # A ratio that held by luck, below one that leaks, is no advice.
+        ([HOLDS, LEAKS, HOLDS], 0.3, Finding.HOLDS),
+        ([HOLDS, LEAKS], None, Finding.LEAKS),
+        ([LEAKS], None, Finding.LEAKS),
+        ([HOLDS, INFORMS], None, Finding.INFORMATION),
+        ([INFORMS, HOLDS], 0.2, Finding.HOLDS),
+        ([UNMEASURED], None, Finding.INCONCLUSIVE),
+        ([DIVERGES], None, Finding.INCONCLUSIVE),
+        ([DIVERGES, HOLDS], 0.2, Finding.HOLDS),
+        ([HOLDS, DIVERGES], None, Finding.INCONCLUSIVE),
+        # What shows only in the shapes counts as well.
+        ([{"ssim": 0.31}], None, Finding.LEAKS),
+        ([{"identified": True}], None, Finding.LEAKS),
+    ],
+)
+def test_advice_is_the_smallest_ratio_from_which_on_nothing_is_found(ratios, ratio, finding):
+    found = advice(*ratios)
+    assert (found.ratio, found.finding) == (ratio, finding)
+    assert found.text.startswith("none: use full" if ratio is None else f"{ratio:g}:")
+    assert "safe" not in found.text
+
+
+def test_an_attack_that_fails_in_the_clear_never_supports_a_ratio():
+    found = advice(HOLDS, HOLDS, clear_db=PRIOR_DB)
+    assert found.ratio is None and found.finding is Finding.INCONCLUSIVE
+    assert found.text.startswith("none: use full; inconclusive") and "safe" not in found.text
+
+
+def test_one_sample_that_leaks_is_enough():
+    """The worst sample decides, not the median."""
+    more = [item for sample in range(1, 9) for item in references(sample)]
+    more += [row("magnitude", 0.1, PRIOR_DB, sample=sample) for sample in range(1, 8)]
+    more.append(row("magnitude", 0.1, 30.0, sample=8))
+    found = advice(HOLDS, more=more)
+    assert found.ratio is None and "1 of 9 samples" in found.text
+    (judgement,) = (item for item in found.judgements if item.ratio == 0.1)
+    assert (judgement.median_psnr_db, judgement.worst_psnr_db) == (PRIOR_DB, 30.0)
+
+
+def test_every_sample_needs_an_attacker_that_can_read_it():
+    """A sample nobody tried at this ratio, or nobody can read in the clear, leaves the advice open."""
+    untried = advice(HOLDS, more=references(1))
+    assert untried.ratio is None and "1 of 2 samples" in untried.text
+    unread = advice(HOLDS, more=[*references(1, clear_db=PRIOR_DB), row("magnitude", 0.1, 9.0, sample=1)])
+    assert unread.ratio is None and unread.finding is Finding.INCONCLUSIVE
+
+
+def test_a_weak_attacker_neither_spoils_nor_supports_the_advice():
+    """One that fails in the clear is left out of account where another one works."""
+    weak = [*references(clear_db=PRIOR_DB, attacker="weak"), row("magnitude", 0.1, 9.0, attacker="weak")]
+    assert advice(HOLDS, more=weak).ratio == 0.1
+    assert advice(DIVERGES, more=weak).ratio is None
+
+
+def test_naive_attackers_decide_nothing():
+    """An attacker that doesn't know the mask: that it fails is no comfort."""
+    assert advice({"aware": False}).ratio is None
+    naive = [row("magnitude", 0.1, 9.0, aware=False)]
+    assert advice(LEAKS, more=naive).ratio is None
+    assert advice(HOLDS, more=naive).ratio == 0.1
+
+
+def test_an_attack_that_can_not_begin_leaves_the_others_to_decide():
+    unsuited = row("magnitude", 0.1, None, attacker="analytic", ended="unsuited", ssim=None)
+    assert advice(HOLDS, more=[*references(attacker="analytic"), unsuited]).ratio == 0.1
+
+
+def test_each_victim_significance_and_perturbation_has_its_own_advice():
+    rows = references()
+    rows += [row("magnitude", 0.1, PRIOR_DB), row("random", 0.1, 30.0)]
+    rows += [row("random", 0.1, PRIOR_DB, perturb="noise")]
+    rows += [item | {"victim": "mlp"} for item in (*references(), row("magnitude", 0.1, 30.0))]
+    found = {
+        (item.victim, item.significance, item.perturb): item.ratio
+        for item in advise(judged(rows, MARGINS), MARGINS)
+    }
+    assert found == {
+        ("lenet", "magnitude", ""): 0.1,
+        ("lenet", "random", ""): None,
+        ("lenet", "random", "noise"): 0.1,
+        ("mlp", "magnitude", ""): None,
+    }
+
+
+def test_a_larger_margin_asks_for_less():
+    rows = [*references(), row("magnitude", 0.1, PRIOR_DB + 2)]
+    for db, ratio in ((1.0, None), (3.0, 0.1)):
+        margins = Margins(psnr_db=db)
+        (found,) = advise(judged(rows, margins), margins)
+        assert found.ratio == ratio

@@ -1,0 +1,191 @@
+"""A sweep: which cells it has, that they can be played again, and what happens to one that goes wrong."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from attacks.inversion.attackers.attacker import Reconstruction, Status
+from attacks.inversion.bench import play as playing
+from attacks.inversion.bench.asked import is_option, names_tensor, split
+from attacks.inversion.bench.cell import FULL, MEASURE, NONE
+from attacks.inversion.bench.config import Knowledge, SweepConfig
+from attacks.inversion.bench.crew import Processes
+from attacks.inversion.bench.protected import Protected, load_mask, protections_of
+from attacks.inversion.bench.rows import rows_of
+from attacks.inversion.bench.scene import Scene
+from attacks.inversion.bench.store import MEAN, ORIGINAL, RECONSTRUCTION, Outcome
+from attacks.inversion.bench.sweep import PRIOR_ONLY, Sweep
+from secagg.selection import Mask
+
+CONFIG = SweepConfig(
+    victim=("lenet-sigmoid",),
+    dataset="digits",
+    significance=("magnitude", "random"),
+    ratio=(0.0, 0.5, 1.0),
+    attacker=("gauss-newton:iterations=3",),
+    samples=2,
+)
+ATTACKER = CONFIG.attacker[0]
+
+
+@pytest.fixture(scope="module")
+def sweep():
+    return Sweep.planned(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def scene(sweep):
+    return Scene.load(sweep.setting, "lenet-sigmoid", None, updates=2)
+
+
+def cell_of(sweep, significance, attacker=ATTACKER, *, aware=True):
+    return next(
+        cell
+        for cell in sweep.cells
+        if (cell.significance, cell.attacker, cell.aware) == (significance, attacker, aware)
+    )
+
+
+def test_references_are_played_once_for_all_significances(sweep):
+    """Ratio 0 and what is hidden whole: once per attacker; the rest for either kind of attacker."""
+    found = Counter(
+        (cell.significance, cell.ratio, cell.attacker, cell.aware) for cell in sweep.cells if not cell.update
+    )
+    expected = {(NONE, 0.0, MEASURE, True), (NONE, 0.0, ATTACKER, True), (FULL, 1.0, PRIOR_ONLY, True)}
+    expected |= {(FULL, 1.0, MEASURE, True), (FULL, 1.0, ATTACKER, True)}
+    for name in ("magnitude", "random"):
+        expected |= {(name, 0.5, MEASURE, True), (name, 0.5, ATTACKER, True), (name, 0.5, ATTACKER, False)}
+    assert found == dict.fromkeys(expected, 1)
+    assert all(before.update <= after.update for before, after in pairwise(sweep.cells))
+    assert len({cell.key for cell in sweep.cells}) == len(sweep.cells) == 22
+
+
+def test_more_samples_keep_the_cells_that_are_there(sweep):
+    """A larger sweep goes on from a smaller one."""
+    larger = Sweep.planned(CONFIG.model_copy(update={"samples": 3}))
+    assert {cell.key for cell in sweep.cells} < {cell.key for cell in larger.cells}
+
+
+def test_a_cell_played_again_elsewhere_comes_to_the_same(sweep):
+    """Whatever was played before, in this process or another: figures follow from the seed and the cell."""
+    cells = [cell_of(sweep, "random", aware=False), cell_of(sweep, "random"), cell_of(sweep, NONE, MEASURE)]
+    here = {cell.key: sweep.stage.play(cell) for cell in cells}
+    with Processes(1, sweep.stage) as crew:
+        for event in crew.play(cells[::-1]):
+            assert event.outcome is not None, event.complaint
+            assert figures(event.outcome) == figures(here[event.cell.key])
+            for kind, picture in event.outcome.pictures.items():
+                np.testing.assert_array_equal(picture, here[event.cell.key].pictures[kind])
+
+
+def figures(outcome: Outcome) -> list[dict[str, object]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in outcome.rows]
+
+
+def test_rows_join_an_attack_with_the_measures_of_what_was_attacked(sweep):
+    attack, measures = cell_of(sweep, NONE), cell_of(sweep, NONE, MEASURE)
+    ended = [(cell, sweep.stage.play(cell)) for cell in (measures, attack)]
+    naive, aware = rows_of(ended, Knowledge.BOTH)
+    assert (naive["aware"], aware["aware"]) == (False, True)
+    assert naive | {"aware": True} == aware
+    assert aware["seed"] == attack.seed and aware["psnr_db"] > 40 and aware["label_correct"] is None
+    assert aware["psnr_pred_db"] > aware["mean_psnr_db"] > 5 and aware["hidden_share"] == 0
+    assert set(ended[0][1].pictures) == {ORIGINAL, MEAN} and set(ended[1][1].pictures) == {RECONSTRUCTION}
+
+
+def test_what_is_hidden_whole_holds_the_prior_and_no_more(sweep):
+    row = sweep.stage.play(cell_of(sweep, FULL, MEASURE)).rows[0]
+    assert row["leaked_dimensions"] == 0 and row["hidden_share"] == 1 and 5 < row["psnr_pred_db"] < 20
+
+
+@pytest.mark.parametrize("ending", ["diverged", "unsolvable", "unsuited"])
+def test_an_attack_that_goes_wrong_is_recorded_with_its_seed(sweep, monkeypatch, ending):
+    class Wrong:
+        name = "wrong"
+
+        def unsuited(self, exposure):
+            return "it can't" if ending == "unsuited" else ""
+
+        def attack(self, exposure, *, seed, budget):
+            if ending == "unsolvable":
+                raise torch.linalg.LinAlgError("singular")
+            inputs = torch.zeros(1, *exposure.victim.shape)
+            return Reconstruction(
+                inputs=inputs, labels=torch.zeros(1, dtype=torch.int64), status=Status.DIVERGED
+            )
+
+    monkeypatch.setattr(playing, "load_attacker", lambda _name: Wrong())
+    cell = cell_of(sweep, "random")
+    (row,) = sweep.stage.play(cell).rows
+    assert row["ended"] == ("unsuited" if ending == "unsuited" else "diverged")
+    assert row["seed"] == cell.seed and row["psnr_db"] is None
+
+
+@dataclass
+class Clumsy:
+    """Plays cells of update 0; the others end it, or its process."""
+
+    def play(self, cell):
+        if cell.update == 1:
+            raise ValueError("that one")
+        if cell.update == 2:
+            os._exit(7)
+        return Outcome(rows=[{"update": cell.update}], seconds=0.0)
+
+
+def test_a_cell_that_fails_or_ends_its_process_costs_that_cell_only(sweep):
+    cells = [replace(sweep.cells[0], update=update) for update in (0, 1, 2, 3, 4)]
+    with Processes(1, Clumsy()) as crew:
+        found = {event.cell.update: event for event in crew.play(cells)}
+    assert {update for update, event in found.items() if event.outcome} == {0, 3, 4}
+    assert "ValueError: that one" in found[1].complaint and "code 7" in found[2].complaint
+
+
+def test_a_mask_from_a_file_hides_exactly_these_entries(sweep, scene, tmp_path):
+    """In the form in which it travels, or as a .npy of bool; its ratio is its own."""
+    size = scene.victim.size
+    hidden = np.zeros(size, dtype=bool)
+    hidden[::4] = True
+    np.save(tmp_path / "mask.npy", hidden)
+    (tmp_path / "mask.bin").write_bytes(Mask(hidden).to_bytes())
+    for name in ("mask.npy", "mask.bin"):
+        assert load_mask(tmp_path / name, size) == Mask(hidden)
+        text = f"file={tmp_path / name}"
+        (one,) = protections_of([text], [0.1, 0.9], [], sweep.setting, scene.victim.manifest)
+        assert one.significance == text and one.ratio == pytest.approx(0.25, abs=1e-3)
+        cell = replace(cell_of(sweep, "random"), significance=text, ratio=one.ratio)
+        assert np.array_equal(scene.exposure(cell).hidden.numpy(), hidden)
+
+
+def test_every_significance_is_tried_at_every_ratio_unless_it_decides_itself(sweep, scene):
+    manifest = scene.victim.manifest
+    name = manifest.tensors[0].name
+    asked = ["magnitude", "random:0.2", f"layers={name}", "first/layer+clip:1"]
+    found = protections_of(asked, [0.1, 1.0], ["plain", "noise:0.01"], sweep.setting, manifest)
+    layer = round(manifest.tensors[0].size / manifest.size, 4)
+    named = [("magnitude", 0.1, ""), (FULL, 1.0, ""), ("random", 0.2, ""), ("first/layer", 0.1, "clip:1")]
+    for one in named:
+        assert Protected(significance=one[0], ratio=one[1], perturb=one[2]) in found
+    assert any(one.significance == f"layers={name}" and round(one.ratio, 4) == layer for one in found)
+    assert Protected(significance="first/layer", ratio=0.1, perturb="clip:1+noise:0.01") in found
+
+
+def test_the_sweep_s_granularity_and_scores_go_where_they_mean_something(sweep, scene):
+    setting = replace(sweep.setting, granularity="layer", scores="common")
+    found = protections_of(["magnitude", "random"], [0.5], [], setting, scene.victim.manifest)
+    assert [one.significance for one in found] == ["magnitude/layer@common", "random/layer"]
+
+
+def test_lists_are_split_at_commas_that_separate():
+    assert split(["magnitude,layers=a.w,b.w,random", "first"], names_tensor) == (
+        "magnitude",
+        "layers=a.w,b.w",
+        "random",
+        "first",
+    )
+    assert split(["a:x=1,y=2,b", "c"], is_option) == ("a:x=1,y=2", "b", "c")

@@ -1,0 +1,138 @@
+"""The page of a sweep: it holds all that was found, and nothing that is loaded or run."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from functools import partial
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from report_rows import RATIOS, SAMPLES, cells, picture_of, rows
+
+from attacks.inversion.bench.advice import advise
+from attacks.inversion.bench.verdict import Margins
+from attacks.inversion.report.content import Findings, page_of
+from attacks.inversion.report.page import write_page
+from attacks.inversion.report.pictures import data_uri
+from attacks.inversion.report.tables import leak_table
+
+COST = {
+    "victim": "lenet",
+    "ratio": 0.1,
+    "scheme": "selective:0.1:compact",
+    "values": 13426,
+    "bytes_up": 60000,
+    "bytes_down": 65000,
+    "seal_ms": 1.52,
+    "aggregate_ms": 0.4,
+    "open_ms": 0.9,
+}
+
+
+class Elements(HTMLParser):
+    """All elements with their attributes, and all text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def written(folder: Path, *, title: str = "What leaks?") -> str:
+    found = Findings(
+        rows=rows(),
+        advice=advise(rows(), Margins()),
+        margins=Margins(),
+        pictures=[(cell, partial(picture_of, cell)) for cell in cells()],
+        costs=[COST],
+        facts=["lenet on digits"],
+        command="secagg leak --out '<x>'",
+        made_with="secagg",
+        title=title,
+    )
+    return write_page(page_of(found), folder).read_text(encoding="utf-8")
+
+
+def test_nothing_is_loaded_from_elsewhere_and_no_script_runs(tmp_path: Path) -> None:
+    """A page that is mailed to a hospital's data protection officer must work without a network."""
+    page = Elements(written(tmp_path))
+    assert not [tag for tag, _ in page.found if tag in ("script", "link", "iframe", "object", "embed")]
+    for tag, attributes in page.found:
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            if name in ("src", "href", "xlink:href"):
+                assert value is not None and value.startswith(("data:image/png;base64,", "#")), (tag, value)
+
+
+def test_what_a_user_typed_is_text_and_not_markup(tmp_path: Path) -> None:
+    """A title or a command with angle brackets stays what it is."""
+    page = written(tmp_path, title="<img src=x onerror=alert(1)>")
+    assert "<img src=x" not in page
+    assert "<img src=x onerror=alert(1)>" in Elements(page).text
+    assert "secagg leak --out '<x>'" in Elements(page).text
+
+
+def test_every_sample_stands_beside_what_was_made_of_it(tmp_path: Path) -> None:
+    """Per gallery and sample: the original, one picture per ratio, and one where all is hidden."""
+    page = Elements(written(tmp_path))
+    pictures = [a["src"] for tag, a in page.found if tag == "img"]
+    galleries = 2 * 2  # significances x knowledge
+    assert len(pictures) == galleries * SAMPLES * (1 + len(RATIOS) + 1)
+    shades = {
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(p.partition(",")[2]))))[0, 0] for p in pictures if p
+    }
+    assert 255 in shades  # the originals, drawn white
+    assert len(shades) > len(RATIOS)
+
+
+def test_the_answer_comes_first_and_says_to_encrypt_everything(tmp_path: Path) -> None:
+    """At 90% this law still leaves 14 dB against 10 known: no ratio holds, and the page says so on top."""
+    text = Elements(written(tmp_path)).text
+    answer, table = text.index("none: use full"), text.index("What leaked")
+    assert answer < table
+    assert "safe" not in re.sub(r"\s+", " ", text)
+
+
+def test_there_is_a_curve_for_each_choice_and_knowledge(tmp_path: Path) -> None:
+    """Lines are told apart by the legend; the bound is on the same axes as PSNR."""
+    text = Elements(written(tmp_path)).text
+    for significance in ("magnitude", "random"):
+        for end in ("knows the mask", "takes hidden for zero", "information bound"):
+            assert f"{significance}, {end}" in text
+
+
+def test_the_table_has_medians_and_the_worst_sample() -> None:
+    """The worst is the largest: it is the one that leaked most."""
+    found = rows()
+    for row in found:
+        if row["sample"] == 1 and row["psnr_db"] is not None:
+            row["psnr_db"] = float(str(row["psnr_db"])) + 4
+    table = leak_table(found)
+    at = {head: place for place, head in enumerate(table.heads)}
+    line = next(
+        line
+        for line in table.rows
+        if [cell.text for cell in line[1:5]] == ["magnitude", "10%", "gauss-newton", "knows the mask"]
+    )
+    assert line[at["median dB"]].text == "48.0"
+    assert line[at["worst dB"]].text == "50.0"
+    assert line[at["worst dB"]].mark == "bad"
+
+
+def test_what_is_no_number_is_drawn_black() -> None:
+    """A diverged reconstruction must not stop the page."""
+    sample = np.full((1, 4, 4), np.nan)
+    sample[0, 0, 0] = np.inf
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data_uri(sample).partition(",")[2]))))
+    assert picture[1, 1] == 0 and picture[0, 0] == 255
