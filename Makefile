@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SECAGG_DATA ?= $(wildcard ../shared/data)
 export SECAGG_DATA
 
-.PHONY: help run test lint proto overhead bench robustness fuzz compatibility clean
+.PHONY: help run test lint proto overhead bench robustness study fuzz compatibility clean
 
 help:
 	@echo "make run            install, then one federation undefended and one under encryption with ddfed"
@@ -16,6 +16,7 @@ help:
 	@echo "make overhead       what encryption costs: bytes, seconds, memory of small models"
 	@echo "make bench          quick benchmarks against named peers: overhead, transport, memory (docs/BENCHMARKS.md)"
 	@echo "make robustness     rules against attacks: accuracy, rejections, one robust round's seconds; resumable"
+	@echo "make study          which entries to encrypt, asked with attackers who know the mask (docs/LEAKAGE.md); resumable"
 	@echo "make fuzz           100,000 mutated messages through every parser"
 	@echo "make compatibility  the wire code and the engine under other pins (Flower's, NVFlare's)"
 	@echo "make proto          regenerate secagg/_proto from proto/"
@@ -58,6 +59,9 @@ bench: $(VENV)/.dev
 robustness: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks.robust_round
 	@$(BIN)/python -m benchmarks.robustness
+
+study: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks.selective_study
 
 fuzz: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks.fuzz --out runs/fuzz

@@ -22,7 +22,8 @@ from rich.console import Console
 @click.option(
     "--dataset",
     metavar="NAME|PATH",
-    help="digits, fashion-mnist, cifar10, a folder of IDX files, or an .npz with x and y.  [default: digits]",
+    help="digits, fashion-mnist, cifar10, pneumonia, a folder of IDX files, or an .npz with x and y.  "
+    "[default: digits]",
 )
 @click.option("--data", metavar="DIR", help="Folder with the named data sets.  [default: $SECAGG_DATA]")
 @click.option("--samples", type=int, help="Use only so many training samples.  [default: all]")

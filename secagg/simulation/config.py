@@ -39,7 +39,7 @@ class RunConfig(BaseModel):
         batch_size: samples per gradient step.
         learning_rate: of local stochastic gradient descent.
         momentum: of the same; it starts from zero in every round.
-        dataset: digits, fashion-mnist, cifar10, a folder of IDX files, or an ``.npz`` file.
+        dataset: digits, fashion-mnist, cifar10, pneumonia, a folder of IDX files, or an ``.npz`` file.
         data: folder with the named data sets; default $SECAGG_DATA.
         samples: use only so many training samples, drawn from the seed; default all.
         partition: iid or dirichlet:β.

@@ -10,6 +10,9 @@ from statistics import median
 from attacks.inversion.bench.cell import FULL, NONE
 from attacks.inversion.bench.verdict import Margins, Row, Status
 
+ATTACKERS_ALONE = "which rests on these attackers alone: text has no information measure"
+"""Of text."""
+
 
 class Finding(StrEnum):
     """What a sweep says of one protection at one ratio."""
@@ -76,8 +79,9 @@ def advise(rows: Sequence[Row], margins: Margins) -> list[Advice]:
     A ratio holds if (1) no mask-aware attacker beats what is known without the update by more than the
     margins, in any sample, (2) every sample was attacked by a mask-aware attacker that does read it in the
     clear, none of which diverged, (3) no larger share of samples is identified, and (4) PSNR_pred, the
-    information measure, is no more than the margin above that of an update which is hidden whole. The
-    advice is the smallest ratio from which on all ratios of the sweep hold.
+    information measure, is no more than the margin above that of an update which is hidden whole; text has
+    no such measure, so what is said of it rests on attackers alone. The advice is the smallest ratio from
+    which on all ratios of the sweep hold.
 
     Args:
         rows: as ``judged`` returns them, of all attackers.
@@ -105,9 +109,10 @@ def _advice(
         holding = judgement
     last = judgements[-1]
     if holding is not None:
+        within = f"{margins.psnr_db:g} dB" if holding.prior_psnr_db is not None else f"{margins.tokens:.0%}"
         text = (
             f"{holding.ratio:g}: from there on {holding.why}; true of these attackers, this model and these "
-            f"samples, within {margins.psnr_db:g} dB"
+            f"samples, within {within}"
         )
     else:
         text = f"none: use full; at {last.ratio:g}, the largest ratio tried, {last.why}"
@@ -173,13 +178,14 @@ def _finding(
         return Finding.INCONCLUSIVE, doubt
     return Finding.HOLDS, (
         "the best mask-aware attacker does no better on any sample than what is known without the update, "
-        "and the information measure agrees"
+        + (ATTACKERS_ALONE if _is_text(rows) else "and the information measure agrees")
     )
 
 
 def _leak(leaked: Sequence[Row], samples: Sequence[int]) -> str:
     def gain(row: Row) -> float:
-        return float(row["psnr_db"] or 0) - float(row["prior_psnr_db"] or 0)
+        fields = ("token_accuracy", "bag_accuracy") if _is_text(leaked) else ("psnr_db",)
+        return max(float(row.get(name) or 0) - float(row.get(f"prior_{name}") or 0) for name in fields)
 
     worst, count = max(leaked, key=gain), len({row["sample"] for row in leaked})
     text = f"{worst['attacker']}, knowing the mask, reads {count} of {len(samples)} samples"
@@ -187,8 +193,16 @@ def _leak(leaked: Sequence[Row], samples: Sequence[int]) -> str:
         text += f", the worst at {worst['psnr_db']:.1f} dB (known without the update: "
         text += f"{worst['prior_psnr_db']:.1f} dB)"
     elif worst.get("token_accuracy") is not None:
-        text += f", {100 * max(row['token_accuracy'] for row in leaked):.0f}% of a sample's tokens"
+        # Words without their order are a leak, too.
+        words = max(float(worst[name] or 0) for name in ("token_accuracy", "bag_accuracy"))
+        known = max(float(worst.get(f"prior_{name}") or 0) for name in ("token_accuracy", "bag_accuracy"))
+        text += f", {words:.0%} of the worst one's words (known without the update: {known:.0%})"
     return text
+
+
+def _is_text(rows: Sequence[Row]) -> bool:
+    """True if what was found is words."""
+    return any(row.get("token_accuracy") is not None for row in rows)
 
 
 def _identified(rows: Sequence[Row], reference: Sequence[Row], margins: Margins) -> str:
@@ -230,6 +244,8 @@ def _doubt(rows: Sequence[Row], samples: Sequence[int], reference: Sequence[Row]
         missing = len(set(samples) - able)
         return f"no attacker that read them in the clear was tried on {missing} of {len(samples)} samples"
     known, prior = _information(rows), _information(reference)
+    if _is_text(rows):
+        return ""
     if not all(sample in known and sample in prior for sample in samples):
         return "there is no information measure to agree"
     return ""

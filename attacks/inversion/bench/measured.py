@@ -14,8 +14,7 @@ from attacks.inversion.bench.scene import Scene
 from attacks.inversion.exposure import Exposure
 from attacks.inversion.measures import Measures, Prior, jacobian, measure
 from attacks.inversion.measures.measure import MOST_EXACT_ENTRIES, MOST_EXACT_NUMBERS, PROBES, STEPS
-from attacks.inversion.metrics import compare
-from attacks.inversion.victims.transformer import embedded
+from attacks.inversion.metrics import Scores, compare
 
 FIELDS = (
     "psnr_pred_db",
@@ -27,6 +26,8 @@ FIELDS = (
     "hidden_share",
     "mean_psnr_db",
     "mean_ssim",
+    "mean_token_accuracy",
+    "mean_bag_accuracy",
 )
 """Of a row."""
 LARGE = 1_000_000
@@ -36,19 +37,22 @@ FEW_PROBES, FEW_STEPS = 2, 16
 
 
 def measured_rows(scene: Scene, cell: Cell) -> list[dict[str, Any]]:
-    """``FIELDS`` of every sample of a cell's update; of text in the space of its word embeddings.
+    """``FIELDS`` of every sample of a cell's update.
 
-    ``leaked_dimensions`` is a sample's share of the batch's.
+    ``leaked_dimensions`` is a sample's share of the batch's. Text has no measures of information: they are of
+    real numbers with a Gaussian prior, and a word is one of finitely many. Reading it takes no more than
+    a few bits of what its embedding's 128 numbers would say, so PSNR_pred would be low where texts are read.
     """
     exposure, batch = scene.exposure(cell), scene.batch(cell)
-    known = _mean_figures(scene, batch)
-    pixels, prior = _pixels(scene, exposure, batch)
-    if exposure.hidden.all():
+    known = _known_figures(scene, batch)
+    if scene.pool.vocabulary:
+        figures: list[dict[str, float]] = [{}] * len(batch)
+    elif exposure.hidden.all():
         # Nothing is visible, so nothing is left but the prior.
-        blind = _rounded(-10 * log10(prior.mse(pixels.inputs[0].numel())))
+        blind = _rounded(-10 * log10(scene.prior.mse(batch.inputs[0].numel())))
         figures = [{"psnr_pred_db": blind, "leaked_dimensions": 0.0}] * len(batch)
     else:
-        found = _measures(scene, exposure, pixels, prior, cell)
+        found = _measures(scene, exposure, batch, scene.prior, cell)
         figures = [
             {
                 "psnr_pred_db": _rounded(found.sample_psnr_pred_db[at]),
@@ -64,21 +68,12 @@ def measured_rows(scene: Scene, cell: Cell) -> list[dict[str, Any]]:
             **dict.fromkeys(FIELDS),
             "sample": cell.update * len(batch) + at,
             **figures[at],
-            "input_numbers": pixels.inputs[0].numel(),
+            "input_numbers": batch.inputs[0].numel(),
             "hidden_share": float(exposure.hidden.double().mean()),
             **{name: _rounded(values[at]) for name, values in known.items()},
         }
         for at in range(len(batch))
     ]
-
-
-def _pixels(scene: Scene, exposure: Exposure, batch: Batch) -> tuple[Batch, Prior]:
-    """The samples as real numbers, and what is known of such."""
-    if not scene.pool.vocabulary:
-        return batch, scene.prior
-    vectors = embedded(scene.victim, exposure.parameters, batch.inputs)
-    known = embedded(scene.victim, exposure.parameters, scene.pool.known.inputs[:100])
-    return Batch(inputs=vectors, labels=batch.labels), Prior(variance=float(known.var()))
 
 
 def _measures(scene: Scene, exposure: Exposure, batch: Batch, prior: Prior, cell: Cell) -> Measures:
@@ -107,13 +102,22 @@ def _measures(scene: Scene, exposure: Exposure, batch: Batch, prior: Prior, cell
     )
 
 
-def _mean_figures(scene: Scene, batch: Batch) -> dict[str, list[float]]:
-    """PSNR and SSIM of the mean image, as if it were a reconstruction."""
-    mean = scene.pool.mean
-    if mean is None:
-        return {}
-    guess = mean.expand_as(batch.inputs)
-    scores = compare(batch, Reconstruction(inputs=guess, labels=torch.zeros_like(batch.labels)))
+def _known_figures(scene: Scene, batch: Batch) -> dict[str, list[float]]:
+    """Of what everybody knows of samples, the mean image or the usual words, as if it were reconstructed."""
+
+    def scored(guess: torch.Tensor) -> Scores:
+        found = Reconstruction(inputs=guess.expand_as(batch.inputs), labels=torch.zeros_like(batch.labels))
+        return compare(batch, found, text=bool(scene.pool.vocabulary), padding=scene.pool.padding)
+
+    usual = scene.pool.usual
+    if usual is not None:
+        places, bag = (scored(guess.to(batch.inputs)) for guess in usual)
+        return {
+            "mean_token_accuracy": places.token_accuracy.tolist(),
+            "mean_bag_accuracy": bag.bag_accuracy.tolist(),
+        }
+    assert scene.pool.mean is not None
+    scores = scored(scene.pool.mean)
     found = {"mean_psnr_db": scores.psnr_db.tolist()}
     return found if batch.inputs.ndim != 4 else {**found, "mean_ssim": scores.ssim.tolist()}
 

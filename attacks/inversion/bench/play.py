@@ -51,14 +51,15 @@ class Stage:
             SecaggError: as whatever it is made of; the sweep has seen that before it began.
         """
         started = time.perf_counter()
-        scene = self._scene(cell)
+        scene = self.scene(cell)
         if cell.attacker == MEASURE:
             rows = measured_rows(scene, cell)
             pictures = _known_pictures(scene, cell) if cell.significance == NONE else {}
             return Outcome(rows=rows, seconds=time.perf_counter() - started, pictures=pictures)
         return self._attacked(scene, cell)
 
-    def _scene(self, cell: Cell) -> Scene:
+    def scene(self, cell: Cell) -> Scene:
+        """What the cell is played in; the last one is kept."""
         name = (cell.setting, cell.victim)
         if name not in self._scenes:
             # One at a time: networks and data sets are large.

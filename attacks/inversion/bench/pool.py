@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,24 @@ class Pool:
         """The mean of known samples, [*shape]; None of text."""
         return None if self.vocabulary else self.known.inputs.mean(dim=0)
 
+    @property
+    def usual(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The best guesses at a text by whoever knows such texts only, int64 [tokens] each; None of images.
+
+        The first has at every position the commonest token there, as the mean image has of pixels; the second
+        is a bag: the places of "token v, for the k-th time" that most texts have.
+        """
+        if not self.vocabulary:
+            return None
+        texts, length = self.known.inputs.cpu(), self.shape[0]
+        places = torch.tensor([_commonest(texts[:, at], self.padding) for at in range(length)])
+        counts: Counter[tuple[int, int]] = Counter()
+        for text in texts.tolist():
+            for token, times in Counter(token for token in text if token != self.padding).items():
+                counts.update((token, time) for time in range(times))
+        bag = [token for (token, _), _ in counts.most_common(length)]
+        return places, torch.tensor(bag + places.tolist())[:length]
+
 
 def load_pool(setting: Setting, data: Path | None, *, updates: int, tokenizer: str = "bert") -> Pool:
     """The pool of a sweep's data set.
@@ -90,4 +109,11 @@ def load_pool(setting: Setting, data: Path | None, *, updates: int, tokenizer: s
         known=known.take(rest[others:]),
         classes=source.classes,
         vocabulary=source.vocabulary,
+        padding=source.padding,
     )
+
+
+def _commonest(tokens: torch.Tensor, padding: int | None) -> int:
+    """The most frequent token, padding aside; of none at all padding itself."""
+    counted = tokens if padding is None else tokens[tokens != padding]
+    return int(counted.bincount().argmax()) if len(counted) else int(tokens[0])

@@ -52,6 +52,8 @@ class Sweep:
         for name in dict.fromkeys(config.victim):
             scene = Scene.load(setting, name, _folder(config), updates=config.samples)
             kind = _Kind(config, scene, name)
+            if scene.pool.vocabulary:
+                notes.append(f"{name} reads text, which has no information measure: attackers alone decide")
             notes += kind.notes
             kinds.append(kind)
             manifests[name] = scene.victim.manifest

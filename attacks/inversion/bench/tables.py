@@ -21,6 +21,11 @@ LEGEND = (
     "bound: for attackers who know the mask PSNR_pred, what the visible part holds; for others what I2F "
     "predicts."
 )
+TEXT_LEGEND = (
+    "median / worst sample. tokens: at their places. words: in any order. told: samples that are told from "
+    "all candidates. open: samples that say nothing, since this attacker can't read them in the clear "
+    "either, or diverged, or couldn't begin."
+)
 
 
 def print_tables(
@@ -32,7 +37,7 @@ def print_tables(
         console.print()
         console.print(_attacks(names, group, text=text))
     if rows:
-        console.print(LEGEND, highlight=False, soft_wrap=True, style="dim")
+        console.print(TEXT_LEGEND if text else LEGEND, highlight=False, soft_wrap=True, style="dim")
     for victim in dict.fromkeys(cost["victim"] for cost in costs):
         console.print()
         console.print(_costs(victim, [cost for cost in costs if cost["victim"] == victim]))
@@ -70,11 +75,10 @@ def _attacks(title: str, rows: Sequence[Row], *, text: bool) -> Table:
     table.add_column("attacker", overflow="fold")
     table.add_column("knows\nmask")
     for name in (
-        "tokens\n%" if text else "PSNR\ndB",
-        *(() if text else ("SSIM",)),
+        *(("tokens\n%", "words\n%") if text else ("PSNR\ndB", "SSIM")),
         "told",
         "open",
-        "bound\ndB",
+        *(() if text else ("bound\ndB",)),
     ):
         table.add_column(name, justify="right", no_wrap=True)
     kinds = dict.fromkeys((row["ratio"], row["attacker"], row["aware"]) for row in rows)
@@ -92,13 +96,16 @@ def _attacks(title: str, rows: Sequence[Row], *, text: bool) -> Table:
 def _figures(rows: Sequence[Row], bound: str, *, text: bool) -> list[str]:
     told = [bool(row["identified"]) for row in rows if row["identified"] is not None]
     unsure = sum(row["status"] in (Status.INCONCLUSIVE, Status.DIVERGED, Status.UNSUITED) for row in rows)
-    main, scale = ("token_accuracy", 100) if text else ("psnr_db", 1)
+
+    def spread(name: str, digits: int, scale: float = 1) -> str:
+        return _spread([scale * row[name] for row in rows if row[name] is not None], digits)
+
+    main = [spread("token_accuracy", 1, 100), spread("bag_accuracy", 1, 100)]
     return [
-        _spread([scale * row[main] for row in rows if row[main] is not None], 1),
-        *([] if text else [_spread([row["ssim"] for row in rows if row["ssim"] is not None], 2)]),
+        *(main if text else [spread("psnr_db", 1), spread("ssim", 2)]),
         f"{sum(told)}/{len(told)}" if told else "",
         f"{unsure}/{len(rows)}" if unsure else "",
-        _spread([row[bound] for row in rows if row[bound] is not None], 0),
+        *([] if text else [spread(bound, 0)]),
     ]
 
 

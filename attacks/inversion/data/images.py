@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from attacks.inversion.data.pool import Pool
 from attacks.inversion.data.source import Source
-from secagg.simulation.datasets import load_dataset
+from secagg.errors import Code, ConfigError
+from secagg.simulation.datasets import Samples, load_dataset
 
 CLASS_NAMES = {
     "digits": tuple("0123456789"),
@@ -43,19 +46,42 @@ def load_images(dataset: str, data: Path | None = None) -> Source:
 
     Args:
         dataset: ``digits``, ``fashion-mnist``, ``cifar10``, ``pneumonia``, a folder of IDX files or an
-            ``.npz`` file.
+            ``.npz`` file; ``@SIDE`` after it makes images smaller, SIDE x SIDE pixels, each the mean of a
+            block.
         data: folder with the named data sets; default $SECAGG_DATA.
 
     Raises:
         ConfigError: DATA_MISSING names what is missing and where it comes from; DATA_MALFORMED;
-            DEPENDENCY_MISSING.
+            DEPENDENCY_MISSING; CONFIG_INVALID for a SIDE that doesn't divide the images'.
     """
-    found = load_dataset(dataset, data)
-    return Source(
-        name=found.name,
-        shape=found.shape,
-        classes=found.classes,
-        class_names=CLASS_NAMES.get(dataset, ()),
-        train=Pool(values=found.train.values, labels=found.train.labels),
-        test=Pool(values=found.test.values, labels=found.test.labels),
+    name, at, side = dataset.rpartition("@")
+    if not side.isdecimal() or Path(dataset).expanduser().exists():
+        name, side = dataset, ""
+    found = load_dataset(name, data)
+    train, test = (
+        Pool(values=part.values, labels=part.labels) if not side else _smaller(part, int(side), dataset)
+        for part in (found.train, found.test)
     )
+    return Source(
+        name=f"{found.name}{at}{side}" if side else found.name,
+        shape=train.values.shape[1:],
+        classes=found.classes,
+        class_names=CLASS_NAMES.get(name, ()),
+        train=train,
+        test=test,
+    )
+
+
+def _smaller(part: Samples, side: int, dataset: str) -> Pool:
+    """Images of side x side pixels, each the mean of a block, rounded as the pixels were."""
+    values = part.values
+    height, width = values.shape[-2:]
+    if values.ndim != 4 or side < 1 or height % side or width % side:
+        raise ConfigError(
+            Code.CONFIG_INVALID,
+            f"{dataset}: samples of shape {values.shape[1:]} can't be cut into {side} x {side} equal blocks",
+        )
+    blocks = values.reshape(*values.shape[:2], side, height // side, side, width // side)
+    means = blocks.mean(axis=(3, 5), dtype=np.float64)
+    means = means.round() if values.dtype == np.uint8 else means
+    return Pool(values=means.astype(values.dtype), labels=part.labels)

@@ -29,6 +29,7 @@ class Source:
         train: what anybody may know.
         test: what is attacked.
         vocabulary: number of tokens of text, otherwise 0.
+        padding: of text, the token that fills up short samples and doesn't count; None if there is none.
         rank: int64, one per sample in ``test``: batches take those of a smaller rank first; None: no order.
         decode: of text, words of int64 [tokens].
     """
@@ -40,6 +41,7 @@ class Source:
     train: Pool
     test: Pool
     vocabulary: int = 0
+    padding: int | None = None
     rank: NDArray[np.int64] | None = None
     decode: Callable[[torch.Tensor], str] | None = None
 

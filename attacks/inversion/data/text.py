@@ -60,6 +60,7 @@ def load_text(
         train=train,
         test=test,
         vocabulary=engine.vocabulary,
+        padding=engine.padding,
         rank=np.where(lengths == tokens, 0, np.where(lengths > tokens, 1, 2)),
         decode=decode,
     )

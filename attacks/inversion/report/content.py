@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from attacks.inversion.bench.advice import Advice, Finding
 from attacks.inversion.bench.verdict import Margins, Row
+from attacks.inversion.report.curves import percent
 from attacks.inversion.report.drawn import figures
 from attacks.inversion.report.galleries import Decoder, Pictures, galleries
 from attacks.inversion.report.page import Answer, Page
@@ -59,16 +60,16 @@ def page_of(found: Findings) -> Page:
 
 
 def _answer(advice: Advice) -> Answer:
-    kind = "ratio" if advice.ratio is not None else "none"
-    if advice.finding is Finding.INCONCLUSIVE:
+    kind = "none" if advice.ratio is None else "ratio"
+    if advice.ratio is None and advice.finding is Finding.INCONCLUSIVE:
         kind = "inconclusive"
     choice = f"{advice.significance} + {advice.perturb}" if advice.perturb else advice.significance
-    reasons = [f"{_percent(one.ratio)} encrypted: {one.why}." for one in advice.judgements if one.ratio > 0]
-    return Answer(kind=kind, text=f"{advice.victim}, chosen by {choice}: {advice.text}", reasons=reasons)
-
-
-def _percent(ratio: float) -> str:
-    return f"{100 * ratio:.10g}%"
+    head = "none, use full" if advice.ratio is None else f"encrypt at least {percent(advice.ratio)}"
+    if kind == "inconclusive":
+        head = "inconclusive, use full"
+    reasons = [f"{percent(one.ratio)} encrypted: {one.why}." for one in advice.judgements if one.ratio > 0]
+    bounds = ["True of these attackers, this model and these samples."] if advice.ratio is not None else []
+    return Answer(kind=kind, text=f"{advice.victim}, chosen by {choice}: {head}", reasons=reasons + bounds)
 
 
 def _notes(margins: Margins) -> list[str]:
@@ -82,6 +83,8 @@ def _notes(margins: Margins) -> list[str]:
         "The information bound is what a linearised attacker with a Gaussian prior could reach at best, "
         "given the rounding of what is sent. It is local: on networks with kinks or flat parts attackers "
         "stay below it, and a prior better than a Gaussian one can go beyond.",
+        "Labels are a matter of their own: under a mask chosen by magnitude, which entries of the last layer "
+        "are hidden often tells the label. Sweeps with inferred labels measure that.",
         "A sample counts as leaked if it is read better than without the update by "
         f"{margins.psnr_db:g} dB, {margins.ssim:g} in SSIM or {margins.tokens:g} in token accuracy. Figures "
         "are per sample, never pooled over a batch.",

@@ -31,8 +31,10 @@ def figures(rows: Sequence[Row]) -> list[DrawnFigure]:
         for field, (unit, note) in _KINDS.items():
             if not values(here, field):
                 continue
-            panels = [_panel(here, attacker, field, unit, played) for attacker in names(here, "attacker")]
-            if not played or not any(panel.lines for panel in panels):
+            drawable = (_panel(here, attacker, field, unit, played) for attacker in names(here, "attacker"))
+            # Who looks at nothing has no curve; what it makes is a line in the others' panels.
+            panels = [panel for panel in drawable if panel.lines]
+            if not panels:
                 continue
             drawn.append(
                 DrawnFigure(
@@ -63,7 +65,7 @@ def _panel(rows: Sequence[Row], attacker: str, field: str, unit: str, played: Se
                 lines.append(
                     Line(label=f"{choice.label}, {PREDICTED}", colour=place, style=":", points=points)
                 )
-    hidden = [row for row in here if row["significance"] == FULL]
+    hidden = [row for row in rows if row["significance"] == FULL]
     levels = [("mean image", middle(rows, f"mean_{field}")), ("everything hidden", middle(hidden, field))]
     shown = [(label, height) for label, height in levels if isfinite(height)]
     return Panel(title=attacker, unit=unit, lines=lines, levels=shown)

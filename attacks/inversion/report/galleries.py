@@ -107,7 +107,8 @@ def _gallery(
             )
         if original is not None:
             lines.append([original, *line])
-    if not lines or all(cell is _EMPTY for line in lines for cell in line[1:]):
+    # References alone, without anything in between, compare nothing.
+    if all(cell is _EMPTY for line in lines for cell in line[2:-1]):
         return None
     heads = ["original", *(percent(ratio) for _, ratio in columns[:-1]), "all hidden"]
     return Gallery(

@@ -7,7 +7,7 @@ from math import isfinite
 
 from attacks.inversion.bench.verdict import Row, Status
 from attacks.inversion.report.curves import percent
-from attacks.inversion.report.grouping import choices, knowledge, middle, names, ratios, values
+from attacks.inversion.report.grouping import choices, middle, names, ratios, values
 from attacks.inversion.report.page import Table, TableCell
 
 _MARKS = {Status.LEAKED: "bad", Status.INCONCLUSIVE: "unsure", Status.DIVERGED: "unsure"}
@@ -34,7 +34,7 @@ def leak_table(rows: Sequence[Row]) -> Table:
                             lines.append(
                                 [
                                     *map(_text, (victim, choice.label, percent(ratio), attacker)),
-                                    _text(knowledge(aware=aware)),
+                                    _text("yes" if aware else "no"),
                                     *_figures(mine),
                                 ]
                             )
@@ -46,14 +46,13 @@ def leak_table(rows: Sequence[Row]) -> Table:
         "Inconclusive: the attacker does not read this sample in the clear either, so that its failure says "
         "nothing.",
         heads=[
-            *("victim", "chosen by", "encrypted", "attacker", "which"),
+            *("victim", "chosen by", "encrypted", "attacker", "knows mask"),
             *(
                 "median dB",
                 "worst dB",
                 "known dB",
                 "predicted dB",
                 "SSIM",
-                "worst SSIM",
                 "labels",
                 "told",
                 "status",
@@ -68,14 +67,13 @@ def _figures(rows: Sequence[Row]) -> list[TableCell]:
     statuses = [Status(row["status"]) for row in rows]
     told = " ".join(f"{statuses.count(one)} {one}" for one in Status if one in statuses)
     mark = next((_MARKS[one] for one in _MARKS if one in statuses), "")
-    psnr, ssim = values(rows, "psnr_db"), values(rows, "ssim")
+    psnr = values(rows, "psnr_db")
     return [
         _number(middle(rows, "psnr_db"), "{:.1f}"),
         _number(max(psnr, default=float("nan")), "{:.1f}", mark),
         _number(middle(rows, "prior_psnr_db"), "{:.1f}"),
         _number(middle(rows, "psnr_pred_db"), "{:.1f}"),
         _number(middle(rows, "ssim"), "{:.2f}"),
-        _number(max(ssim, default=float("nan")), "{:.2f}"),
         _share(rows, "label_correct"),
         _share(rows, "identified"),
         TableCell(text=told, mark=mark),

@@ -99,7 +99,7 @@ def test_every_sample_stands_beside_what_was_made_of_it(tmp_path: Path) -> None:
 def test_the_answer_comes_first_and_says_to_encrypt_everything(tmp_path: Path) -> None:
     """At 90% this law still leaves 14 dB against 10 known: no ratio holds, and the page says so on top."""
     text = Elements(written(tmp_path)).text
-    answer, table = text.index("none: use full"), text.index("What leaked")
+    answer, table = text.index("none, use full"), text.index("What leaked")
     assert answer < table
     assert "safe" not in re.sub(r"\s+", " ", text)
 
@@ -123,7 +123,7 @@ def test_the_table_has_medians_and_the_worst_sample() -> None:
     line = next(
         line
         for line in table.rows
-        if [cell.text for cell in line[1:5]] == ["magnitude", "10%", "gauss-newton", "knows the mask"]
+        if [cell.text for cell in line[1:5]] == ["magnitude", "10%", "gauss-newton", "yes"]
     )
     assert line[at["median dB"]].text == "48.0"
     assert line[at["worst dB"]].text == "50.0"
