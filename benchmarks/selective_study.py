@@ -22,7 +22,6 @@ from pathlib import Path
 from rich.console import Console
 
 from attacks.inversion.bench.campaign import Played, crew_of, play
-from attacks.inversion.bench.cell import Cell
 from attacks.inversion.bench.rows import ordered
 from attacks.inversion.bench.store import Store
 from attacks.inversion.bench.sweep import Sweep
@@ -39,14 +38,18 @@ FAILED, UNASKABLE, INTERRUPTED = 1, 2, 130
 
 
 def combined(parts: Sequence[Planned], grid: Grid) -> Sweep:
-    """All parts as one sweep: sample by sample, and what is costly or about labels alone at the end."""
+    """All parts as one sweep, first things first, so that one that is cut short says something of all parts.
+
+    That is, a sample of every part, labels, costly attackers on images, the other samples, and costly
+    attackers on text, which take longest.
+    """
     first = parts[0].sweeps[0]
-    cells: dict[Cell, None] = {}
-    for update in range(grid.samples):
-        for part in parts:
-            cells.update(dict.fromkeys(part.cells(update)))
-    for part in parts:
-        cells.update(dict.fromkeys(part.rest))
+    groups = [part.cells(0) for part in parts]
+    groups += [list(part.labels) for part in parts]
+    groups += [part.costly for part in parts if not part.part.text]
+    groups += [part.cells(update) for update in range(1, grid.samples) for part in parts]
+    groups += [part.costly for part in parts if part.part.text]
+    cells = dict.fromkeys(cell for group in groups for cell in group)
     notes = dict.fromkeys(note for part in parts for sweep in part.sweeps for note in sweep.notes)
     most = max(cell.update for cell in cells) + 1
     return replace(
@@ -77,7 +80,11 @@ def write(
             "grid": asdict(grid),
             "margins": asdict(margins),
             "advice": [advice.flat() for one in found for advice in one.advice],
-            "factors": [asdict(factor) | {"least": factor.least} for one in found for factor in one.factors],
+            "factors": [
+                asdict(factor) | {"least": factor.least, "bound": factor.bound}
+                for one in found
+                for factor in one.factors
+            ],
             "labels_from_mask": [
                 {
                     "victim": one.part.name,

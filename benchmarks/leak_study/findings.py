@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
@@ -75,12 +75,14 @@ class Ranking:
     Args:
         part: whose name it is.
         aware: whether they know the mask.
+        tried: the smallest ratio that was tried.
         smallest: per significance, as ``smallest``.
         figure: per significance the mean over ratios of the median figure; the smaller, the better it hides.
     """
 
     part: str
     aware: bool
+    tried: float
     smallest: dict[str, float | None]
     figure: dict[str, float]
 
@@ -124,6 +126,7 @@ def ranking(part: str, rows: Sequence[Row], *, aware: bool, text: bool) -> Ranki
     return Ranking(
         part=part,
         aware=aware,
+        tried=min(common, default=0.0),
         smallest={
             name: smallest([row for row in each if row["ratio"] in common], text=text)
             for name, each in of.items()
@@ -138,31 +141,52 @@ class Factor:
 
     Args:
         part, significance: of what.
+        tried: the smallest ratio that was tried.
         naive, aware: smallest ratios that hold; None beyond the grid.
+        advised: the bench's advice, which asks the information measure as well; None: hide everything.
     """
 
     part: str
     significance: str
+    tried: float
     naive: float | None
     aware: float | None
+    advised: float | None = None
+
+    @property
+    def decided(self) -> bool:
+        """False if nothing holds against attackers who don't know, or the smallest ratio against both."""
+        return self.naive is not None and self.aware != self.tried
 
     @property
     def least(self) -> float | None:
-        """aware/naive; a lower bound (1/naive) where no ratio holds against the aware; None without naive."""
-        if self.naive is None:
+        """aware/naive, 1/naive where no ratio holds against the aware; None if undecided."""
+        if self.naive is None or not self.decided:
             return None
         return (1.0 if self.aware is None else self.aware) / self.naive
 
     @property
+    def advised_least(self) -> float | None:
+        """The same of what is advised; None if nothing holds against attackers who don't know the mask."""
+        return None if self.naive is None else (1.0 if self.advised is None else self.advised) / self.naive
+
+    @property
     def bound(self) -> bool:
-        """True if it is a lower bound only: everything has to be hidden, or more than was tried."""
-        return self.naive is not None and self.aware is None
+        """True if it is a lower bound: less than was tried may do against those who don't know the mask."""
+        return self.decided and self.naive == self.tried
 
 
-def factors(naive: Ranking, aware: Ranking) -> Iterator[Factor]:
+def factors(naive: Ranking, aware: Ranking, advised: Mapping[str, float | None]) -> Iterator[Factor]:
     """Of every significance of a part."""
     for name, ratio in naive.smallest.items():
-        yield Factor(part=naive.part, significance=name, naive=ratio, aware=aware.smallest.get(name))
+        yield Factor(
+            part=naive.part,
+            significance=name,
+            tried=naive.tried,
+            naive=ratio,
+            aware=aware.smallest.get(name),
+            advised=advised.get(name),
+        )
 
 
 def _figures(rows: Sequence[Row], prefix: str = "", *, text: bool) -> Iterator[float]:

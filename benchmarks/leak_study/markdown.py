@@ -7,8 +7,10 @@ from statistics import median
 
 from attacks.inversion.bench.advice import Finding
 from attacks.inversion.bench.cell import FULL, NONE
+from attacks.inversion.bench.verdict import Status
 from benchmarks.leak_study.findings import Factor, Ranking, Reached, reached
 from benchmarks.leak_study.outcome import Found
+from benchmarks.leak_study.parts import OPTIMISERS
 
 
 def tables(found: Sequence[Found]) -> str:
@@ -20,6 +22,7 @@ def conclusions(found: Sequence[Found]) -> str:
     """The three questions, answered from rows."""
     lines = ["### Is magnitude best against attackers that optimise?", ""]
     lines += [f"- {text}" for one in found for text in _magnitude(one)]
+    lines += [f"- {text}" for text in _counted(found)]
     lines += ["", "### Is there a metric that is best everywhere?", "", *_everywhere(found)]
     lines += ["", "### How much more must be hidden from attackers who know the mask?", "", *_more(found)]
     return "\n".join(lines) + "\n"
@@ -78,6 +81,13 @@ def _part(found: Found) -> Iterator[str]:
 
 def _magnitude(found: Found) -> Iterator[str]:
     text = found.part.text
+    optimise = [row for row in found.rows if row["attacker"] in OPTIMISERS]
+    if not optimise:
+        yield f"{found.part.name}: not asked, no attacker that optimises has been played on every protection"
+        return
+    if not _able(found):
+        yield f"{found.part.name}: nothing follows, those that optimise can't read it in the clear either"
+        return
     for aware in (False, True):
         one = found.ranking(aware=aware, optimisers=True)
         if one is None or "magnitude" not in one.smallest or len(one.smallest) < 2:
@@ -99,6 +109,30 @@ def _magnitude(found: Found) -> Iterator[str]:
             if answer == "yes"
             else f"{', '.join(one.best)} from {least:g}, magnitude {_from(one.smallest['magnitude'])}"
         )
+
+
+def _counted(found: Sequence[Found]) -> Iterator[str]:
+    for aware in (False, True):
+        decided = [
+            one
+            for each in found
+            if _able(each) and (one := each.ranking(aware=aware, optimisers=True)) is not None and one.decided
+        ]
+        alone = sum(one.best == ("magnitude",) for one in decided)
+        best = sum("magnitude" in one.best for one in decided)
+        kind = "who know the mask" if aware else "who don't know the mask"
+        yield (
+            f"Against those {kind} magnitude is among the best in {best} of {len(decided)} parts, "
+            f"and alone in {alone}"
+        )
+
+
+def _able(found: Found) -> bool:
+    """Whether an attacker that optimises reads anything in the clear."""
+    return any(
+        row["attacker"] in OPTIMISERS and row["significance"] == NONE and row["status"] == Status.LEAKED
+        for row in found.rows
+    )
 
 
 def _everywhere(found: Sequence[Found]) -> Iterator[str]:
@@ -137,20 +171,23 @@ def _more(found: Sequence[Found]) -> Iterator[str]:
     for each in found:
         mine = each.factors
         every += mine
-        usable = [one for one in mine if one.least is not None]
-        if not usable:
-            yield f"- {each.part.name}: no ratio tried holds even against attackers who don't know the mask."
-            continue
-        texts = [f"{one.significance} {_times(one)}" for one in usable]
-        yield f"- {each.part.name}: {', '.join(texts)}"
-    factors = [value for one in every if (value := one.least) is not None]
-    if factors:
-        bounds = sum(one.bound for one in every)
+        texts = [f"{one.significance} {_times(one)}" for one in mine if one.decided]
+        yield f"- {each.part.name}: {', '.join(texts) or 'undecided at every ratio tried'}"
+    decided = [(one, one.least) for one in every if one.least is not None]
+    if decided:
+        values = [value for _, value in decided]
+        none = sum(one.aware is None for one, _ in decided)
         yield (
-            f"- Over all: {len(factors)} pairs of part and metric that hold against attackers who don't know "
-            f"the mask; the ratio has to grow by a factor of {median(factors):.3g} in the median "
-            f"({min(factors):.3g} … {max(factors):.3g}); in {bounds} of them nothing tried holds against "
-            "those who do, and the factor is what hiding everything takes."
+            f"- Over all, {len(decided)} pairs of part and metric are decided: the ratio has to grow by a "
+            f"factor of {median(values):.3g} in the median ({min(values):.3g} … {max(values):.3g}); in "
+            f"{none} of them no ratio tried holds against attackers who know the mask: everything has to be hidden."
+        )
+    advised = [value for one in every if (value := one.advised_least) is not None]
+    if advised:
+        yield (
+            f"- What the bench advises, which asks the information measure as well, is {median(advised):.3g} "
+            "times what holds against attackers who don't know the mask, in the median of "
+            f"{len(advised)} pairs."
         )
 
 
@@ -181,7 +218,7 @@ def _from(value: float | None) -> str:
 def _verdict(finding: Finding) -> str:
     return {
         Finding.LEAKS: "leaks",
-        Finding.INFORMATION: "holds enough",
+        Finding.INFORMATION: "not read, but enough is visible",
         Finding.HOLDS: "holds",
         Finding.INCONCLUSIVE: "inconclusive",
     }[finding]

@@ -41,7 +41,8 @@ class Found:
     def factors(self) -> list[Factor]:
         """Of every significance."""
         naive, aware = self.ranking(aware=False), self.ranking(aware=True)
-        return [] if naive is None or aware is None else list(factors(naive, aware))
+        advised = {one.significance: one.ratio for one in self.advice}
+        return [] if naive is None or aware is None else list(factors(naive, aware, advised))
 
 
 def found_of(planned: Planned, ended: Mapping[str, tuple[Cell, Outcome]], margins: Margins) -> Found | None:

@@ -37,7 +37,7 @@ class Part:
         dataset: as in ``attacks.inversion.data``.
         title: for people.
         attackers: tried under every protection.
-        costly: tried on the first sample only, at ``costly_ratios`` of ``costly_significances``, at the end.
+        costly: tried on the first sample only, at ``costly_ratios`` of ``costly_significances``.
         effort: as in ``Budget``; a grid's is multiplied with it.
         precision: as in ``SweepConfig``.
         ratios: hidden entries / all, without 0, which is always there.
@@ -54,7 +54,7 @@ class Part:
     costly_significances: tuple[str, ...] = ("magnitude", "sensitivity", "random")
     effort: float = 1.0
     precision: str = "wire"
-    ratios: tuple[float, ...] = (0.1, 0.3, 0.5, 0.9)
+    ratios: tuple[float, ...] = (0.01, 0.1, 0.3, 0.5, 0.9)
     text: bool = False
 
 
@@ -94,7 +94,6 @@ PARTS = (
         attackers=("gauss-newton", "rank-completion"),
         costly=("inverting-gradients",),
         effort=0.5,
-        ratios=(0.01, 0.1, 0.3, 0.5, 0.9),
     ),
     Part(
         name="bert",
@@ -106,7 +105,6 @@ PARTS = (
         costly_ratios=(0.1,),
         costly_significances=("magnitude", "random"),
         precision="float32",
-        ratios=(0.01, 0.1, 0.3, 0.5, 0.9),
         text=True,
     ),
     Part(
@@ -119,7 +117,6 @@ PARTS = (
         costly_ratios=(0.1,),
         costly_significances=("magnitude", "random"),
         precision="float32",
-        ratios=(0.01, 0.1, 0.3, 0.5, 0.9),
         text=True,
     ),
 )
@@ -185,10 +182,9 @@ class Planned:
         return list(found)
 
     @property
-    def rest(self) -> list[Cell]:
-        """What comes after all samples: costly attackers, and labels of samples that are not attacked."""
-        costly = [cell for sweep in self.sweeps[1:] for cell in sweep.cells]
-        return [*costly, *self.labels]
+    def costly(self) -> list[Cell]:
+        """Those of costly attackers."""
+        return [cell for sweep in self.sweeps[1:] for cell in sweep.cells]
 
 
 def planned(part: Part, grid: Grid, *, data: str | None) -> Planned:

@@ -68,16 +68,14 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_written(flags, tmp_p
     assert len(capsys.readouterr().err.splitlines()) == 1 and not out.exists()
 
 
-def row(
-    significance: str, ratio: float, status: Status, *, aware: bool = True, **more: Any
-) -> dict[str, Any]:
+def row(name: str, ratio: float, status: Status, *, aware: bool = True, **more: Any) -> dict[str, Any]:
     """One judged row of a made-up part."""
     usual = {"sample": 0, "attacker": "gauss-newton", "psnr_db": 20.0, "prior_psnr_db": 10.0}
     return {**usual, "significance": name, "ratio": ratio, "aware": aware, "status": status, **more}
 
 
 def test_a_ratio_holds_only_if_all_larger_ones_do_and_somebody_could_have_read() -> None:
-    """A ratio that held by luck, below one that leaks, and attacks that read nothing at all decide nothing."""
+    """A ratio that held by luck, below one that leaks, and attacks that can't read decide nothing."""
     leaks, holds, says_nothing = Status.LEAKED, Status.RESISTED, Status.INCONCLUSIVE
     by_luck = [row("magnitude", *each) for each in ((0.1, holds), (0.3, leaks), (0.5, holds))]
     assert smallest(by_luck, text=False) == 0.5
@@ -104,9 +102,19 @@ def test_metrics_are_ranked_by_the_smallest_ratio_that_holds() -> None:
     assert naive is not None and aware is not None
     assert naive.smallest == {"magnitude": 0.1, "random": 0.5} and naive.best == ("magnitude",)
     assert aware.best == ("magnitude",) and aware.lowest == "random"
-    first, second = factors(naive, aware)
-    assert (first.least, first.bound) == (5.0, False)
-    assert (second.least, second.bound) == (2.0, True)
+    first, second = factors(naive, aware, {"magnitude": 0.5, "random": None})
+    # Less than 10% might do for magnitude where the mask isn't known: five times is the least.
+    assert (first.least, first.bound, first.advised_least) == (5.0, True, 5.0)
+    assert (second.least, second.bound, second.advised_least) == (2.0, False, 2.0)
+
+
+def test_no_factor_follows_where_the_smallest_ratio_holds_against_both() -> None:
+    """It would be 1 whatever smaller ratios do."""
+    rows = [row("magnitude", 0.1, Status.RESISTED, aware=aware) for aware in (False, True)]
+    naive, aware = (ranking("net", rows, aware=kind, text=False) for kind in (False, True))
+    assert naive is not None and aware is not None
+    (found,) = factors(naive, aware, {})
+    assert not found.decided and found.least is None
 
 
 def test_words_count_wherever_they_stand() -> None:

@@ -59,19 +59,23 @@ def slopes_of(loss: Loss, parameters: int) -> Slopes:
         loss: of one point.
         parameters: d, for how many restarts fit in one pass.
     """
-    single = torch.func.grad_and_value(loss)
+    transformed = torch.func.grad_and_value(loss)
     chunk = max(1, ENTRIES_AT_ONCE // max(1, parameters))
+
+    def single(point: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.enable_grad():
+            at = point.detach().requires_grad_()
+            value = loss(at)
+            (gradient,) = torch.autograd.grad(value, at)
+        return value.detach(), gradient
 
     def slopes(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if len(points) == 1 or chunk == 1:
             # Without vmap, whose grouped convolutions are slower than plain ones.
-            pairs = [single(point) for point in points]
-            return (
-                torch.stack([value.detach() for _, value in pairs]),
-                torch.stack([gradient.detach() for gradient, _ in pairs]),
-            )
-        gradients, values = torch.func.vmap(single, chunk_size=chunk)(points)
-        return values.detach(), gradients.detach()
+            values, gradients = zip(*map(single, points), strict=True)
+            return torch.stack(values), torch.stack(gradients)
+        slope, value = torch.func.vmap(transformed, chunk_size=chunk)(points)
+        return value.detach(), slope.detach()
 
     return slopes
 

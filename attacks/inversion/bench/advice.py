@@ -183,20 +183,22 @@ def _finding(
 
 
 def _leak(leaked: Sequence[Row], samples: Sequence[int]) -> str:
-    def gain(row: Row) -> float:
-        fields = ("token_accuracy", "bag_accuracy") if _is_text(leaked) else ("psnr_db",)
-        return max(float(row.get(name) or 0) - float(row.get(f"prior_{name}") or 0) for name in fields)
+    fields = ("token_accuracy", "bag_accuracy") if _is_text(leaked) else ("psnr_db",)
 
-    worst, count = max(leaked, key=gain), len({row["sample"] for row in leaked})
+    def gain(row: Row, name: str) -> float:
+        return float(row.get(name) or 0) - float(row.get(f"prior_{name}") or 0)
+
+    worst, name = max(((row, name) for row in leaked for name in fields), key=lambda pair: gain(*pair))
+    count = len({row["sample"] for row in leaked})
     text = f"{worst['attacker']}, knowing the mask, reads {count} of {len(samples)} samples"
-    if worst["psnr_db"] is not None:
+    if name != "psnr_db":
+        # Words without their order are a leak, too.
+        what = "words, in any order" if name == "bag_accuracy" else "words at their places"
+        text += f", {float(worst[name] or 0):.0%} of the worst one's {what} "
+        text += f"(known without the update: {float(worst.get(f'prior_{name}') or 0):.0%})"
+    elif worst["psnr_db"] is not None:
         text += f", the worst at {worst['psnr_db']:.1f} dB (known without the update: "
         text += f"{worst['prior_psnr_db']:.1f} dB)"
-    elif worst.get("token_accuracy") is not None:
-        # Words without their order are a leak, too.
-        words = max(float(worst[name] or 0) for name in ("token_accuracy", "bag_accuracy"))
-        known = max(float(worst.get(f"prior_{name}") or 0) for name in ("token_accuracy", "bag_accuracy"))
-        text += f", {words:.0%} of the worst one's words (known without the update: {known:.0%})"
     return text
 
 

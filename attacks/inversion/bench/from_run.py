@@ -202,7 +202,7 @@ def _measured(one: _Seen, seed: int) -> list[dict[str, Any]]:
     found = measure(one.exposure, batch, seed=seed)
     guess = one.mean.expand_as(batch.inputs)
     mean = compare(batch, Reconstruction(inputs=guess, labels=torch.zeros_like(batch.labels)))
-    rows = [
+    return [
         {
             **dict.fromkeys(FIELDS),
             "psnr_pred_db": finite(found.sample_psnr_pred_db[at]),
@@ -217,4 +217,3 @@ def _measured(one: _Seen, seed: int) -> list[dict[str, Any]]:
         }
         for at in range(len(batch))
     ]
-    return rows

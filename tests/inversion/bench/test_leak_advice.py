@@ -4,6 +4,7 @@ import pytest
 from leak_rows import PRIOR_DB, references, row
 
 from attacks.inversion.bench.advice import Finding, advise
+from attacks.inversion.bench.cell import FULL, NONE
 from attacks.inversion.bench.verdict import Margins, judged
 
 MARGINS = Margins()
@@ -118,3 +119,40 @@ def test_a_larger_margin_asks_for_less():
         margins = Margins(psnr_db=db)
         (found,) = advise(judged(rows, margins), margins)
         assert found.ratio == ratio
+
+
+TEXT = {"psnr_db": None, "ssim": None, "mean_psnr_db": None, "mean_ssim": None, "psnr_pred_db": None}
+
+
+def text_advice(**changes):
+    """Of a sentence of which two of sixteen words are known anyway, in place or not."""
+    usual = TEXT | {"mean_token_accuracy": 2 / 16, "mean_bag_accuracy": 2 / 16}
+    nothing = {"token_accuracy": 0.0, "bag_accuracy": 0.0}
+    rows = [
+        row(NONE, 0.0, None, **usual | {"token_accuracy": 1.0, "bag_accuracy": 1.0}),
+        row(FULL, 1.0, None, **usual | nothing),
+        row("magnitude", 0.5, None, **usual | nothing | changes),
+    ]
+    (found,) = advise(judged(rows, MARGINS), MARGINS)
+    return found
+
+
+def test_advice_on_text_rests_on_attackers_alone_and_says_so():
+    """Words have no PSNR_pred to agree; that does not make every ratio inconclusive."""
+    found = text_advice(token_accuracy=2 / 16)
+    assert (found.ratio, found.finding) == (0.5, Finding.HOLDS)
+    assert "attackers alone" in found.text and "information measure agrees" not in found.text
+    assert "dB" not in found.text
+
+
+def test_words_without_their_order_are_a_leak():
+    """What embedding rows give away once the mask hides every entry that isn't zero."""
+    found = text_advice(bag_accuracy=9 / 16)
+    assert (found.ratio, found.finding) == (None, Finding.LEAKS)
+    assert "56% of the worst one's words, in any order (known without the update: 12%)" in found.text
+
+
+def test_an_attacker_that_cannot_begin_on_text_decides_nothing():
+    """As the span check where no visible entry differs from zero."""
+    found = text_advice(ended="unsuited", token_accuracy=None, bag_accuracy=None)
+    assert (found.ratio, found.finding) == (None, Finding.INCONCLUSIVE)

@@ -179,3 +179,15 @@ def test_cifar_images_are_attacked_in_colour():
     source = load_images("cifar10", DATA)
     (batch,) = source.batches(1, 2, seed=0)
     assert batch.inputs.shape == (2, 3, 32, 32) and source.mean_image.shape == (3, 32, 32)
+
+
+def test_images_are_made_smaller_by_means_of_blocks(digits):
+    """``@SIDE`` keeps samples, labels and their split; a side that doesn't divide is refused."""
+    small = load_source("digits@4")
+    assert small.shape == (1, 4, 4) and small.name == "digits@4"
+    assert np.array_equal(small.test.labels, digits.test.labels)
+    first, whole = small.test.values[0, 0], digits.test.values[0, 0].astype(np.float64)
+    assert first[1, 2] == pytest.approx(whole[2:4, 4:6].mean(), abs=0.5)
+    with pytest.raises(ConfigError, match="3 x 3 equal blocks") as caught:
+        load_source("digits@3")
+    assert caught.value.code is Code.CONFIG_INVALID

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from attacks.inversion.batch import Batch
+from attacks.inversion.bench.pool import Pool as Samples
 from attacks.inversion.data import load_source, load_text, load_tokenizer
 from secagg.errors import Code, ConfigError
 
@@ -145,3 +147,27 @@ def test_real_sentences_need_no_padding_and_come_back_as_words(tokenizer, vocabu
     for batch in source.batches(10, 4, seed=0):
         assert not (batch.inputs == padding).any()
         assert all(source.text(tokens).replace(" ", "") in lines for tokens in batch.inputs)
+
+
+def test_what_is_usual_in_known_texts_is_the_prior_of_text():
+    """Per place the commonest token, and as a bag "the token for the k-th time"; padding is neither."""
+    known = torch.tensor([[1, 7, 7, 0], [1, 7, 5, 0], [1, 6, 5, 4]])
+    batch = Batch(inputs=known[:1], labels=torch.tensor([0]))
+    pool = Samples(
+        name="made up",
+        attacked=batch,
+        others=(),
+        known=Batch(inputs=known, labels=torch.zeros(3, dtype=torch.int64)),
+        classes=2,
+        vocabulary=8,
+        padding=0,
+    )
+    assert pool.usual is not None and pool.mean is None
+    places, bag = pool.usual
+    assert places.tolist() == [1, 7, 5, 4]
+    # 1 in all three, 7 and 5 in two; of the rest each in one, whichever.
+    assert sorted(bag.tolist()[:3]) == [1, 5, 7] and 0 not in bag.tolist()
+
+
+def test_the_padding_token_is_known(data):
+    assert load_text("sst2", data, tokens=5).padding == 0
