@@ -180,7 +180,8 @@ def _more(found: Sequence[Found]) -> Iterator[str]:
         yield (
             f"- Over all, {len(decided)} pairs of part and metric are decided: the ratio has to grow by a "
             f"factor of {median(values):.3g} in the median ({min(values):.3g} … {max(values):.3g}); in "
-            f"{none} of them no ratio tried holds against attackers who know the mask: everything has to be hidden."
+            f"{none} of them no ratio tried holds against attackers who know the mask: everything has to be "
+            "hidden."
         )
     advised = [value for one in every if (value := one.advised_least) is not None]
     if advised:

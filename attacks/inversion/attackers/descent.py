@@ -23,6 +23,7 @@ def descend(
     boxed: Callable[[torch.Tensor], torch.Tensor],
     clock: Clock,
     signed: bool = True,
+    betas: tuple[float, float] = BETAS,
 ) -> Outcome:
     """z ← box(z − η_k·m̂/(√v̂ + ε)), Adam (Kingma, Ba, arXiv 1412.6980) on sign(∇) as in inverting gradients.
 
@@ -37,6 +38,7 @@ def descend(
         boxed: the projection after every step.
         clock: ends it early.
         signed: False for plain Adam.
+        betas: Adam's; a smaller second one lets steps keep their size while gradients shrink.
     """
     points, best = start, start.clone()
     first, second = torch.zeros_like(start), torch.zeros_like(start)
@@ -52,10 +54,10 @@ def descend(
         if step == iterations or diverged.all() or float(losses.min()) < SOLVED or (step and clock.over):
             break
         moved = torch.where(diverged[:, None], 0.0, gradients.sign() if signed else gradients)
-        first = BETAS[0] * first + (1 - BETAS[0]) * moved
-        second = BETAS[1] * second + (1 - BETAS[1]) * moved.square()
-        mean = first / (1 - BETAS[0] ** (step + 1))
-        size = (second / (1 - BETAS[1] ** (step + 1))).sqrt()
+        first = betas[0] * first + (1 - betas[0]) * moved
+        second = betas[1] * second + (1 - betas[1]) * moved.square()
+        mean = first / (1 - betas[0] ** (step + 1))
+        size = (second / (1 - betas[1] ** (step + 1))).sqrt()
         now = rate * math.cos(math.pi / 2 * step / iterations)
         points = boxed(points - now * mean / (size + 1e-8))
         done = step + 1

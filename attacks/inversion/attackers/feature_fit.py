@@ -13,10 +13,12 @@ from attacks.inversion.attackers.peeling import Peeled
 from attacks.inversion.attackers.penalties import total_variation
 from attacks.inversion.attackers.restarts import Clock, slopes_of
 
-SCALES = (8, 4, 2, 1)
+SCALES = (8, 4, 2, 1, 1)
 """A pixel of each stage is that many wide."""
-LAST = 3
-"""The finest stage has that many times the iterations of another."""
+FAINT = 0.02
+"""Of the total variation in the last stage, which would blur what is nearly found."""
+
+BETAS = (0.9, 0.99)
 
 
 def fitted(
@@ -34,13 +36,14 @@ def fitted(
 
     As Mahendran, Vedaldi: Understanding Deep Image Representations by Inverting Them, CVPR 2015,
     arXiv 1412.0035; by Adam on images of an eighth of the width, then a quarter, a half and all of it, each
-    stage from the one before: from noise at once it ends in a local minimum.
+    stage from the one before, at last with hardly any total variation: from noise at once it ends in a local
+    minimum.
 
     Args:
         target: φ and f.
         starts: rows of pixels, [R, C·H·W].
         shape: (C, H, W).
-        iterations: of every stage but the last, which has ``LAST`` times as many.
+        iterations: of each stage; twice as many at full width.
         rate: Adam's first, in pixels of [0, 1].
         tv: weight of the total variation.
         parameters: of the victim, for how many restarts fit in one pass.
@@ -52,18 +55,20 @@ def fitted(
     channels, high, wide = shape
     size = target.features.square().sum()
     points, current, done = starts, (high, wide), 0
-    for scale in SCALES:
+    for stage, scale in enumerate(SCALES):
         now = (math.ceil(high / scale), math.ceil(wide / scale))
+        weight = tv if stage < len(SCALES) - 1 else FAINT * tv
         mode = "area" if scale == SCALES[0] else "bilinear"
         points = _resized(points.view(-1, channels, *current), now, mode).flatten(1)
         outcome = descend(
-            slopes_of(_distance(target, (channels, *now), (high, wide), size, tv), parameters),
+            slopes_of(_distance(target, (channels, *now), (high, wide), size, weight), parameters),
             points,
-            iterations=iterations * (LAST if scale == 1 else 1),
+            iterations=iterations * (2 if scale == 1 else 1),
             rate=rate,
             boxed=lambda rows: rows.clamp(0.0, 1.0),
             clock=clock,
             signed=False,
+            betas=BETAS,
         )
         points, current, done = outcome.points, now, done + outcome.iterations
     return points, done

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from attacks.inversion.attackers.unpooling import correlated, unpooled
 from attacks.inversion.exposure import Exposure
 
-SILENT = 1e-5
+SILENT = 5e-7
 """Share of the largest activation below which a ReLU counts as off."""
 AGREES = 1e-2
 

@@ -30,7 +30,8 @@ def correlated(delta: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     rows = unfold(delta[None], kernel, padding=kernel // 2).view(outputs, kernel**2, -1).flip(1)
     wanted = gradient.permute(0, 2, 3, 1).reshape(outputs * kernel**2, inputs)
     found = torch.linalg.lstsq(rows.reshape(outputs * kernel**2, -1), wanted).solution
-    return found.T.reshape(inputs, *delta.shape[1:])
+    read: torch.Tensor = found.T.reshape(inputs, *delta.shape[1:])
+    return read
 
 
 def unpooled(
