@@ -16,6 +16,7 @@ from secagg.plan import Protection, ProtectionMode, Significance
 
 SETTINGS_FILE = "federation.toml"
 MAX_SETTINGS_BYTES = 1024 * 1024
+MAX_SETTINGS_DEPTH = 32
 
 Model = TypeVar("Model", bound=BaseModel)
 ProfileName = Literal["auto", "compact", "compact-10", "robust", "precise", "nvflare"]
@@ -159,17 +160,34 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file.
 
     Raises:
-        ConfigError: CONFIG_INVALID if it is missing, too large or no TOML.
+        ConfigError: CONFIG_INVALID if it is missing, too large, nested too deep or no TOML.
     """
     try:
         if path.stat().st_size > MAX_SETTINGS_BYTES:
             raise ConfigError(Code.CONFIG_INVALID, f"{path}: larger than {MAX_SETTINGS_BYTES} bytes")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] | None = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(Code.CONFIG_INVALID, f"can't read {path}: {error.strerror}") from None
     except ValueError as error:  # TOML and UTF-8 errors alike
         reason = str(error).splitlines()[0]
         raise ConfigError(Code.CONFIG_INVALID, f"{path}: not valid TOML: {reason}") from None
+    except RecursionError:
+        values = None
+    if values is None or _deeper(values, MAX_SETTINGS_DEPTH):
+        raise ConfigError(
+            Code.CONFIG_INVALID,
+            f"{path}: tables and lists are nested deeper than {MAX_SETTINGS_DEPTH} levels",
+        )
+    return values
+
+
+def _deeper(values: dict[str, Any], most: int) -> bool:
+    """Whether tables and lists lie within each other in more levels than that."""
+    level: list[Any] = [values]
+    for _ in range(most):
+        inner = [child for each in level for child in (each.values() if isinstance(each, dict) else each)]
+        level = [child for child in inner if isinstance(child, dict | list)]
+    return bool(level)
 
 
 def settings_text(config: FederationConfig) -> str:

@@ -111,6 +111,20 @@ def test_what_is_no_toml_is_refused_with_the_file(tmp_path: Path, content: bytes
     assert "\n" not in refusal.value.message
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["layers = " + "[" * 5000 + "]" * 5000, ".".join("a" * 5000) + " = 1", "layers = " + "[" * 33 + "]" * 33],
+    ids=["lists", "tables", "one_level_more"],
+)
+def test_what_is_nested_too_deep_is_refused_with_the_file(tmp_path: Path, content: str) -> None:
+    """Neither reading it nor telling what is wrong with it may run out of stack."""
+    path = tmp_path / "federation.toml"
+    path.write_text(f'name = "x"\n{content}\n')
+    with pytest.raises(ConfigError, match=r"federation\.toml: .* nested deeper than 32 levels") as refusal:
+        parse_toml(FederationConfig, path)
+    assert refusal.value.code is Code.CONFIG_INVALID and "\n" not in refusal.value.message
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """No traceback for a typing error."""
     with pytest.raises(ConfigError, match=r"nowhere\.toml: No such file"):

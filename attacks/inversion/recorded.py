@@ -1,7 +1,8 @@
 """What a real run put on the wire in the clear, as exposures (``secagg run --record``).
 
 The attacker is a curious server with one client on its side, which knows the model that a round starts from
-and how everyone trains; it does not know in what order a client takes its samples.
+and how everyone trains. It does not know in what order a client takes its samples, which changes with every
+epoch: an update of several batches per epoch depends on it, and is not attacked here.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def exposures_of(
 
     Raises:
         ConfigError: DATA_MISSING if nothing was recorded, or nothing of what is asked for; DATA_MALFORMED;
-            CONFIG_INVALID if a client's samples don't make equal batches, which attacks here need.
+            CONFIG_INVALID if a client takes more than one batch per epoch (``training_of``).
     """
     recording = Recording.open(run)
     found: list[Recorded] = []
@@ -112,21 +113,22 @@ def victim_of(about: About) -> Victim:
 
 
 def training_of(schedule: Schedule, sample_count: int, client: str = "the client") -> Training:
-    """How a participant trains on so many samples.
+    """How a participant trains on so many samples: any number of epochs, of one batch each.
+
+    Participants shuffle their samples before every epoch. In a batch of all samples their order does not
+    matter; with several batches the update depends on which samples are together in which.
 
     Raises:
-        ConfigError: CONFIG_INVALID if the last batch of an epoch is smaller than the others.
+        ConfigError: CONFIG_INVALID if a batch holds fewer samples than there are.
     """
-    steps = -(-sample_count // schedule.batch_size)
-    if sample_count % steps or sample_count // steps != min(schedule.batch_size, sample_count):
+    if schedule.batch_size < sample_count:
         raise ConfigError(
             Code.CONFIG_INVALID,
-            f"{client} trains on {sample_count} samples in batches of {schedule.batch_size}: attacks need "
-            f"equal ones; run with --batch-size {sample_count} or more, or with other --samples",
+            f"{client} trains on {sample_count} samples in batches of {schedule.batch_size}, shuffled anew "
+            f"in every epoch: no attack here knows which samples were together; record a run with "
+            f"--batch-size {sample_count} or more, or with fewer --samples",
         )
-    return Training(
-        epochs=schedule.epochs, steps=steps, learning_rate=schedule.learning_rate, momentum=schedule.momentum
-    )
+    return Training(epochs=schedule.epochs, learning_rate=schedule.learning_rate, momentum=schedule.momentum)
 
 
 def batch_of(samples: Samples) -> Batch:

@@ -203,6 +203,8 @@ def planned(part: Part, grid: Grid, *, data: str | None) -> Planned:
             "ratio": (0.0, *(grid.ratios or part.ratios)),
             "attacker": tuple(attackers),
             "samples": grid.samples,
+            # As published: each attacked client is protected by its own scores.
+            "scores": "own",
             "precision": part.precision,
             "effort": part.effort * grid.effort,
             "seed": grid.seed,

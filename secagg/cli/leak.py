@@ -70,8 +70,9 @@ from secagg.errors import Code, ConfigError
 )
 @click.option(
     "--scores",
-    metavar="own|common",
-    help="Whose scores decide: the client's, or all clients'.  [default: own]",
+    metavar="common|own",
+    help="Whose scores decide: those of other clients in sum, one mask for all, as on secagg's wire; or the "
+    "attacked client's own, as in most publications.  [default: common]",
 )
 @click.option(
     "--dataset",
@@ -106,7 +107,11 @@ from secagg.errors import Code, ConfigError
 @click.option("--device", metavar="cpu|cuda", help="Where attacks are computed.  [default: cpu]")
 @click.option("--processes", type=int, help="That play attacks; 0: one per core.  [default: 0]")
 @click.option("--ray", metavar="ADDRESS", help="Play over a Ray cluster instead; local starts one here.")
-@click.option("--out", metavar="DIR", help="Folder for result.json and finished cells.  [default: runs/leak]")
+@click.option(
+    "--out",
+    metavar="DIR",
+    help="Folder for leak.html, result.json, finished cells.  [default: runs/leak; RUN_DIR/leak with --from]",
+)
 def leak(
     sweep: Path | None,
     run: Path | None,
@@ -126,7 +131,7 @@ def leak(
     """
     # All of these reach torch; `secagg --help` should not wait for it.
     try:
-        from attacks.inversion.bench.asked import DEFAULT_OUT, sweep_config, trial_of
+        from attacks.inversion.bench.asked import sweep_config, trial_of
         from attacks.inversion.bench.command import run_sweep
         from attacks.inversion.bench.from_command import attack_run
         from attacks.inversion.bench.sweep import Sweep
@@ -145,7 +150,8 @@ def leak(
         if sweep is not None:
             raise ConfigError(Code.CONFIG_INVALID, f"give a sweep file ({sweep}) or --from {run}, not both")
         trial = trial_of(flags, clients=from_client, rounds=from_round)
-        return attack_run(run, trial, out=Path(out or DEFAULT_OUT), command=command, console=console)
+        folder = Path(out).expanduser() if out else run / "leak"
+        return attack_run(run, trial, out=folder, command=command, console=console)
     if from_client or from_round:
         raise ConfigError(Code.CONFIG_INVALID, "--from-client and --from-round choose of --from RUN_DIR")
     config, folder = sweep_config(sweep, flags, out=out)

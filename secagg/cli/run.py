@@ -63,7 +63,7 @@ from rich.console import Console
     "--meter",
     is_flag=True,
     default=None,
-    help="Before the first upload, have a client say what its own visible part would give away.",
+    help="Before the first upload with a visible part, have a client say what that would give away.",
 )
 @click.option("--out", metavar="DIR", help="Folder for result.json, model.npz and logs.  [default: runs/run]")
 def run(file: Path | None, layers: str | None, **flags: Any) -> None:

@@ -109,6 +109,10 @@ def out_folder(path: Path) -> Path:
         raise ConfigError(
             Code.CONFIG_INVALID, f"out folder {path} can't be written to: {error.strerror}"
         ) from None
+    except ValueError as error:  # no path at all, with a zero byte in it say
+        raise ConfigError(
+            Code.CONFIG_INVALID, f"out folder {str(path)!r} is not a path: {error}; give another"
+        ) from None
     return path
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from secagg.simulation.display import binary_size
 
@@ -93,8 +94,9 @@ def seconds(value: float) -> str:
 
 
 def titled(title: str) -> Table:
-    """A table without lines."""
-    return Table(title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True)
+    """A table without lines; nothing in its title is markup."""
+    shown = Text(title, style="table.title")
+    return Table(title=shown, title_justify="left", box=None, pad_edge=False, collapse_padding=True)
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:

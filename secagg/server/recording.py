@@ -19,6 +19,7 @@ with the key they would say everything.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ from secagg.update import Manifest
 VERSION = 1
 ROUND_FILE = "round.npz"
 UPDATES = "updates"
+_NUMBERED = re.compile(r"round-([1-9][0-9]*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -128,9 +130,19 @@ def write_round(
 
 
 def recorded_rounds(folder: Path) -> list[int]:
-    """Numbers of the rounds that are recorded, ascending; none if the folder is not there."""
-    found = folder.glob(f"round-*/{ROUND_FILE}")
-    return sorted(int(path.parent.name.removeprefix("round-")) for path in found)
+    """Numbers of the rounds that are recorded, ascending; none if the folder is not there.
+
+    Raises:
+        ConfigError: DATA_MALFORMED for a folder that is named like a round without a number.
+    """
+    return sorted(_number(path) for path in folder.glob(f"round-*/{ROUND_FILE}"))
+
+
+def _number(path: Path) -> int:
+    number = _NUMBERED.fullmatch(path.parent.name)
+    if number is None:
+        raise _malformed(path, f"folder {path.parent.name} names no round, as round-1 does; remove it")
+    return int(number[1])
 
 
 def read_round(folder: Path, number: int) -> tuple[RecordedRound, tuple[RecordedUpdate, ...]]:

@@ -30,7 +30,7 @@ from secagg.model_file import save_model
 from secagg.plan import ProtectionMode
 from secagg.rule import Rule
 from secagg.simulation.datasets.dataset import Samples
-from secagg.simulation.metering import read_meter
+from secagg.simulation.metering import Watch, read_meter
 from secagg.simulation.models import build_model
 from secagg.simulation.recording import keep_base
 from secagg.simulation.task import Task, load_samples
@@ -74,7 +74,7 @@ class Participant:
         self._initial: NDArray[np.float32] | None = None
         self._test = load_samples(Path(task.test)) if task.test is not None else None
         self._triggered = _triggered(task.watches, self._test) if self._test and task.watches else None
-        self._metered = False
+        self._watch = Watch()
         self._module = build_model(task.model, task.shape, task.classes, seed=0)
 
     def contribute(self, upcoming: Round) -> None:
@@ -87,8 +87,7 @@ class Participant:
             plan = upcoming.plan
             if self._task.bases is not None:
                 keep_base(Path(self._task.bases), number, model)
-            if self._task.meter and not self._metered:
-                self._metered = True
+            if self._task.meter and self._watch.wants(upcoming):
                 report("meter", round=number, **read_meter(self._task, self._samples, upcoming, model))
             setting = Setting(
                 base=plan.manifest.flatten(model),

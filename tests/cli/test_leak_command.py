@@ -59,6 +59,7 @@ def refused(capsys, elsewhere, *arguments: object) -> str:
         (["--samples", "100000"], "100000"),
         (["--batch", "3", "--steps", "2"], "3 samples can't be cut into 2 equal steps"),
         (["--device", "toaster"], "device is 'toaster'"),
+        (["--device", "cuda:999"], "device is 'cuda:999'"),
         (["--labels", "guessed"], "it must be one of known, inferred"),
         (["--clients", "100000"], "clients"),
         (["--mask", "no-such-mask"], "no-such-mask"),
@@ -135,7 +136,8 @@ def test_ray_is_asked_for_by_name_where_it_is_missing(capsys, elsewhere, monkeyp
 
 def test_ctrl_c_keeps_what_ended_and_the_same_command_goes_on(capsys, tmp_path):
     """Cells that ended are on disk; no process stays; what is there is not played again."""
-    arguments = (*QUICK, "--ratio", "0.5,0.9", "--samples", 3, "--seed", 3, "--out", tmp_path)
+    out = tmp_path / "out"
+    arguments = (*QUICK, "--ratio", "0.5,0.9", "--samples", 3, "--seed", 3, "--out", out)
     with subprocess.Popen(
         [sys.executable, "-m", "secagg.cli", "leak", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -150,18 +152,20 @@ def test_ctrl_c_keeps_what_ended_and_the_same_command_goes_on(capsys, tmp_path):
         shown, errors = run.communicate(timeout=120)
     assert run.returncode == EXIT_INTERRUPTED, errors
     assert "Traceback" not in errors and "interrupted: what has ended is kept" in shown
-    content = json.loads((tmp_path / "result.json").read_text())
+    content = json.loads((out / "result.json").read_text())
     assert content["complete"] is False
-    ended = stored(tmp_path)
+    ended = stored(out)
     assert 0 < len(ended) < 25
-    assert not [line for line in commands() if str(tmp_path) in line]
+    assert not [line for line in commands() if str(out) in line]
+    # It holds the samples themselves.
+    assert out.stat().st_mode & 0o777 == 0o700
 
     assert call(*arguments) == 0
     shown = capsys.readouterr().out
     assert f"{len(ended)} of 33 cells are already in" in shown
-    later = stored(tmp_path)
+    later = stored(out)
     assert len(later) == 33 and ended.items() <= later.items()
-    content = json.loads((tmp_path / "result.json").read_text())
+    content = json.loads((out / "result.json").read_text())
     assert content["complete"] is True and content["seed"] == 3
     rows = content["rows"]
     assert all(row.keys() >= DESIGNED for row in rows)

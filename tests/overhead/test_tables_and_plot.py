@@ -6,7 +6,7 @@ from rich.console import Console
 from secagg.errors import Code, ConfigError
 from secagg.overhead.display import report
 from secagg.overhead.plot import PLOT_FILE, point, write_plot
-from secagg.overhead.table import cells, print_tables, ratio, seconds
+from secagg.overhead.table import cells, print_tables, ratio, seconds, titled
 from secagg.simulation.result import RESULT_FILE
 
 
@@ -44,6 +44,16 @@ def test_each_model_has_a_table_and_no_number_is_cut(capsys, width):
     shown = capsys.readouterr().out
     assert shown.index("small: 250,000 values, 10 clients") < shown.index("large: 250,000 values")
     assert "…" not in shown and "theirs 1.2.3" in shown and "524" in shown
+
+
+@pytest.mark.parametrize("title", ["own:[red]build[/red]: 3 values", "own:b: 3 values", "[/]", "a\\"])
+def test_a_title_is_shown_as_it_is(capsys, title):
+    """Names that people choose are neither markup nor emoji."""
+    table = titled(title)
+    table.add_column("scheme")
+    table.add_row("x" * 60)
+    Console(width=80).print(table)
+    assert capsys.readouterr().out.splitlines()[0].strip() == title
 
 
 def test_figures_have_three_digits():

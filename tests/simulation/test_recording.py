@@ -177,6 +177,18 @@ def test_a_damaged_recording_is_refused_and_named(tmp_path, name, fault, says):
     assert caught.value.code is Code.DATA_MALFORMED and str(path) in caught.value.message
 
 
+@pytest.mark.parametrize("name", ["round-abc", "round-", "round-1_0", "round-07"])
+def test_a_folder_that_names_no_round_is_refused(tmp_path, name):
+    """Where a copy was put aside by hand, nobody guesses which round it is of."""
+    write_one(tmp_path)
+    stray = tmp_path / "kept" / name
+    stray.mkdir()
+    (stray / "round.npz").write_bytes((round_folder(tmp_path / "kept", 7) / "round.npz").read_bytes())
+    with pytest.raises(ConfigError, match=name) as caught:
+        recorded_rounds(tmp_path / "kept")
+    assert caught.value.code is Code.DATA_MALFORMED
+
+
 def test_values_that_do_not_match_the_mask_are_refused(tmp_path):
     write_one(tmp_path)
     path = round_folder(tmp_path / "kept", 7) / "updates" / "x.npz"

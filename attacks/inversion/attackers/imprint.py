@@ -40,8 +40,12 @@ ROUNDING = 8
 class ActiveAttacker(Attacker, Protocol):
     """An attack whose aggregator also chooses the model that clients train."""
 
-    def prepare(self, victim: Victim) -> Victim:
+    def prepare(self, victim: Victim, *, known: torch.Tensor | None = None) -> Victim:
         """What clients are given instead of ``victim``; their updates, and exposures, are of it.
+
+        Args:
+            victim: what they would be given.
+            known: samples of the same kind that the aggregator has, [n, *shape], if any.
 
         Raises:
             ConfigError: CONFIG_INVALID if such a victim can't be altered.
@@ -184,7 +188,7 @@ class Imprint:
         scale: of the layer, as in ``imprinted``, unless ``ratio`` decides.
         ratio: of the magnitude mask below whose threshold the layer is kept (``quiet_scale``), so that it
             travels in the clear; 0 for a layer that pays no heed to masks.
-        public: samples that the aggregator knows, [n, *shape].
+        public: samples that the aggregator knows, [n, *shape]; None for those that ``prepare`` is given.
         seed: of what it draws.
     """
 
@@ -195,12 +199,12 @@ class Imprint:
     public: torch.Tensor | None = None
     seed: int = 0
 
-    def prepare(self, victim: Victim) -> Victim:
-        """The victim with the layer in front."""
-        scale = self.scale
+    def prepare(self, victim: Victim, *, known: torch.Tensor | None = None) -> Victim:
+        """The victim with the layer in front, its thresholds those of ``public``, else of known samples."""
+        scale, public = self.scale, known if self.public is None else self.public
         if self.ratio > 0:
-            scale = quiet_scale(victim, self.bins, ratio=self.ratio, public=self.public, seed=self.seed)
-        return imprinted(victim, self.bins, scale=scale, public=self.public, seed=self.seed)
+            scale = quiet_scale(victim, self.bins, ratio=self.ratio, public=public, seed=self.seed)
+        return imprinted(victim, self.bins, scale=scale, public=public, seed=self.seed)
 
     def unsuited(self, exposure: Exposure) -> str:
         """Needs an update of a prepared victim."""

@@ -21,8 +21,8 @@ class SurrogateModel:
 
     SME: Zhu, Yao, Blaschko, ICML 2023, arXiv 2306.00127, §3: of all models on the way the path of training
     passes near one whose gradient on all samples is parallel to the whole update. One gradient per
-    iteration, however many local steps there were. θ_T = θ_0 − T·rate·g; where g is hidden, θ_0 stands
-    for it.
+    iteration, however many local steps there were. θ_T = θ_0 − learning_rate·weight·g (``Training``);
+    where g is hidden, θ_0 stands for it.
 
     Args:
         name: as asked for.
@@ -83,7 +83,7 @@ class _Segment:
     def __init__(self, exposure: Exposure) -> None:
         self._victim, training = exposure.victim, exposure.training
         self._start = exposure.parameters
-        self._way = -training.epochs * training.steps * training.learning_rate * exposure.visible
+        self._way = -training.learning_rate * training.weight * exposure.visible
         self._compared = exposure.compared.to(exposure.visible.dtype)
         self._target = exposure.visible * self._compared
 

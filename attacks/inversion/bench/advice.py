@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from math import inf
 from statistics import median
 
 from attacks.inversion.bench.cell import FULL, NONE
+from attacks.inversion.bench.hidden import hidden_shares, really_hidden
+from attacks.inversion.bench.told import identities_told, labels_told
 from attacks.inversion.bench.verdict import Margins, Row, Status
 
-ATTACKERS_ALONE = "which rests on these attackers alone: text has no information measure"
-"""Of text."""
+NO_MEASURE = "there is no information measure to agree"
+NO_TEXT_MEASURE = "there is no measure of information for tokens"
 
 
 class Finding(StrEnum):
@@ -38,6 +41,11 @@ class Judgement:
         median_psnr_db, worst_psnr_db: over samples, of the mask-aware attacker that did best on each;
             None of text.
         prior_psnr_db: median of what is known without the update.
+        least_hidden, most_hidden: share of entries that is hidden in any update, 0 … 1; None if rows don't
+            say.
+        labels: of how many samples the labels are told, and by what; a clause, empty if no more than chance
+            explains. Labels decide nothing about the samples themselves.
+        unmeasured: True if only an information measure is missing for HOLDS.
     """
 
     ratio: float
@@ -46,6 +54,17 @@ class Judgement:
     median_psnr_db: float | None = None
     worst_psnr_db: float | None = None
     prior_psnr_db: float | None = None
+    least_hidden: float | None = None
+    most_hidden: float | None = None
+    labels: str = ""
+    unmeasured: bool = False
+
+    @property
+    def really(self) -> str:
+        """The share that is hidden, for people; empty where it is the ratio that was asked for."""
+        if self.least_hidden is None or self.most_hidden is None:
+            return ""
+        return really_hidden(self.ratio, (self.least_hidden, self.most_hidden))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +73,11 @@ class Advice:
 
     Args:
         victim, significance, perturb: what it is for.
-        ratio: encrypt at least so large a share; None: use full.
+        ratio: encrypt at least so large a share; None: use full. 0 of a perturbation that does without.
         finding: HOLDS with a ratio; without one LEAKS, INFORMATION or INCONCLUSIVE, of the largest ratio.
         text: for people; it begins with the ratio, or with "none: use full".
         judgements: by ascending ratio.
+        labels: what is told of labels from that ratio on, or at the largest one; as in ``Judgement``.
     """
 
     victim: str
@@ -67,6 +87,17 @@ class Advice:
     finding: Finding
     text: str
     judgements: tuple[Judgement, ...]
+    labels: str = ""
+
+    @property
+    def perturbed_only(self) -> bool:
+        """True if nothing is encrypted at all."""
+        return self.significance == NONE
+
+    @property
+    def really(self) -> str:
+        """The share that the advised ratio hides, where it is another one; empty without a ratio."""
+        return next((one.really for one in self.judgements if one.ratio == self.ratio), "")
 
     def flat(self) -> dict[str, object]:
         """As it is written to ``result.json``."""
@@ -78,10 +109,13 @@ def advise(rows: Sequence[Row], margins: Margins) -> list[Advice]:
 
     A ratio holds if (1) no mask-aware attacker beats what is known without the update by more than the
     margins, in any sample, (2) every sample was attacked by a mask-aware attacker that does read it in the
-    clear, none of which diverged, (3) no larger share of samples is identified, and (4) PSNR_pred, the
-    information measure, is no more than the margin above that of an update which is hidden whole; text has
-    no such measure, so what is said of it rests on attackers alone. The advice is the smallest ratio from
-    which on all ratios of the sweep hold.
+    clear, none of which diverged, (3) no more samples are identified than chance explains, and (4) PSNR_pred,
+    the information measure, is no more than the margin above that of an update which is hidden whole. Text
+    has no such measure, so no ratio of it holds. The advice is the smallest ratio from which on all ratios
+    of the sweep hold. It is about the samples; that their labels are told stands beside it.
+
+    Of samples those count that were attacked under the protection in question at some ratio. A perturbation
+    without encryption has ratio 0 alone.
 
     Args:
         rows: as ``judged`` returns them, of all attackers.
@@ -90,53 +124,84 @@ def advise(rows: Sequence[Row], margins: Margins) -> list[Advice]:
     found = dict.fromkeys(
         (row["victim"], row["significance"], row["perturb"])
         for row in rows
-        if row["significance"] not in (NONE, FULL) or row["perturb"]
+        if row["significance"] != FULL and (row["significance"] != NONE or row["perturb"])
     )
     return [
-        _advice(*names, _judgements(_of(rows, *names), _of(rows, names[0]), margins), margins)
+        _advice(*names, _judgements(_of(rows, *names), _of(rows, names[0], FULL), margins), margins)
         for names in found
-        if names[1] not in (NONE, FULL)
     ]
 
 
 def _advice(
     victim: str, significance: str, perturb: str, judgements: tuple[Judgement, ...], margins: Margins
 ) -> Advice:
-    holding: Judgement | None = None
-    for judgement in reversed(judgements):
-        if judgement.finding is not Finding.HOLDS:
-            break
-        holding = judgement
-    last = judgements[-1]
-    if holding is not None:
-        within = f"{margins.psnr_db:g} dB" if holding.prior_psnr_db is not None else f"{margins.tokens:.0%}"
-        text = (
-            f"{holding.ratio:g}: from there on {holding.why}; true of these attackers, this model and these "
-            f"samples, within {within}"
-        )
-    else:
-        text = f"none: use full; at {last.ratio:g}, the largest ratio tried, {last.why}"
-        if last.finding is Finding.INCONCLUSIVE:
-            text = f"none: use full; inconclusive at {last.ratio:g}, the largest ratio tried: {last.why}"
+    holding = _from([one.finding is Finding.HOLDS for one in judgements])
+    labels = _labels(judgements[-1:] if holding is None else judgements[holding:])
+    advised = None if holding is None else judgements[holding]
+    text = _none(judgements, perturb) if advised is None else _holds(advised, perturb, margins)
     return Advice(
         victim=victim,
         significance=significance,
         perturb=perturb,
-        ratio=None if holding is None else holding.ratio,
-        finding=last.finding,
-        text=text,
+        ratio=None if advised is None else advised.ratio,
+        finding=judgements[-1].finding,
+        text=f"{text}; {labels}" if labels else text,
         judgements=judgements,
+        labels=labels,
     )
 
 
-def _judgements(rows: Sequence[Row], victims: Sequence[Row], margins: Margins) -> tuple[Judgement, ...]:
-    """One per ratio; ``victims`` are all rows of the victim, the references among them."""
-    aware = [row for row in rows if row["aware"]]
-    samples = sorted({row["sample"] for row in victims})
-    reference = [row for row in victims if row["significance"] == FULL]
+def _from(holds: Sequence[bool]) -> int | None:
+    """The first place from which on all are true; None if the last one isn't."""
+    first = len(holds)
+    while first and holds[first - 1]:
+        first -= 1
+    return first if first < len(holds) else None
+
+
+def _holds(advised: Judgement, perturb: str, margins: Margins) -> str:
+    asked = f"{advised.ratio:g} asked, {advised.really} hidden" if advised.really else f"{advised.ratio:g}"
+    where = "from there on" if advised.ratio else f"under {perturb} alone"
+    return (
+        f"{asked}: {where} {advised.why}; true of these attackers, this model and these samples, within "
+        f"{margins.psnr_db:g} dB"
+    )
+
+
+def _none(judgements: Sequence[Judgement], perturb: str) -> str:
+    last, unread = judgements[-1], _from([one.unmeasured for one in judgements])
+    if unread is not None:
+        return f"none: use full; {_unread(judgements[unread], perturb)}, but {last.why}"
+    at = f"under {perturb} alone"
+    if last.ratio:
+        at = f"at {last.ratio:g}{f' ({last.really} hidden)' if last.really else ''}, the largest ratio tried"
+    if last.finding is Finding.INCONCLUSIVE:
+        return f"none: use full; inconclusive {at}: {last.why}"
+    return f"none: use full; {at}, {last.why}"
+
+
+def _unread(first: Judgement, perturb: str) -> str:
+    if not first.ratio:
+        return f"no attacker reads anything under {perturb} alone"
+    really = f" ({first.really} hidden)" if first.really else ""
+    return f"no attacker reads anything from {first.ratio:g}{really} on"
+
+
+def _labels(judgements: Sequence[Judgement]) -> str:
+    """The first one's, or the next one's that has something to say."""
+    for place, one in enumerate(judgements):
+        if one.labels:
+            return f"{one.labels} at {one.ratio:g}" if place else one.labels
+    return ""
+
+
+def _judgements(rows: Sequence[Row], reference: Sequence[Row], margins: Margins) -> tuple[Judgement, ...]:
+    """One per ratio of a protection; ``reference`` are the victim's rows where everything is hidden."""
+    samples = sorted({row["sample"] for row in rows})
+    reference = [row for row in reference if row["sample"] in samples]
     ratios = sorted({float(row["ratio"]) for row in rows})
     return tuple(
-        _judgement(ratio, [row for row in aware if row["ratio"] == ratio], samples, reference, margins)
+        _judgement(ratio, [row for row in rows if row["ratio"] == ratio], samples, reference, margins)
         for ratio in ratios
     )
 
@@ -144,6 +209,8 @@ def _judgements(rows: Sequence[Row], victims: Sequence[Row], margins: Margins) -
 def _judgement(
     ratio: float, rows: Sequence[Row], samples: Sequence[int], reference: Sequence[Row], margins: Margins
 ) -> Judgement:
+    shares = hidden_shares(rows) or (None, None)
+    rows = [row for row in rows if row["aware"]]
     finding, why = _finding(rows, samples, reference, margins)
     best = [max(values) for values in _per_sample(rows, samples, "psnr_db")]
     known = [max(values) for values in _per_sample(rows, samples, "prior_psnr_db")]
@@ -154,6 +221,10 @@ def _judgement(
         median_psnr_db=median(best) if best else None,
         worst_psnr_db=max(best, default=None),
         prior_psnr_db=median(known) if known else None,
+        least_hidden=shares[0],
+        most_hidden=shares[1],
+        labels=labels_told(rows, margins),
+        unmeasured=why in (NO_MEASURE, NO_TEXT_MEASURE),
     )
 
 
@@ -162,8 +233,8 @@ def _finding(
 ) -> tuple[Finding, str]:
     leaked = [row for row in rows if row["status"] == Status.LEAKED]
     if leaked:
-        return Finding.LEAKS, _leak(leaked, samples)
-    told = _identified(rows, reference, margins)
+        return Finding.LEAKS, _leak(leaked, samples, margins)
+    told = identities_told(rows, reference, margins)
     if told:
         return Finding.LEAKS, told
     held = list(_informed(rows, reference, margins))
@@ -178,53 +249,37 @@ def _finding(
         return Finding.INCONCLUSIVE, doubt
     return Finding.HOLDS, (
         "the best mask-aware attacker does no better on any sample than what is known without the update, "
-        + (ATTACKERS_ALONE if _is_text(rows) else "and the information measure agrees")
+        "and the information measure agrees"
     )
 
 
-def _leak(leaked: Sequence[Row], samples: Sequence[int]) -> str:
-    fields = ("token_accuracy", "bag_accuracy") if _is_text(leaked) else ("psnr_db",)
-
+def _leak(leaked: Sequence[Row], samples: Sequence[int], margins: Margins) -> str:
     def gain(row: Row, name: str) -> float:
-        return float(row.get(name) or 0) - float(row.get(f"prior_{name}") or 0)
+        value, known = row.get(name), row.get(f"prior_{name}")
+        return (
+            -inf if value is None or known is None else (float(value) - float(known)) / margins.fields[name]
+        )
 
-    worst, name = max(((row, name) for row in leaked for name in fields), key=lambda pair: gain(*pair))
+    # Words without their order are a leak, too, and shapes at the wrong brightness.
+    worst, name = max(
+        ((row, name) for row in leaked for name in margins.fields), key=lambda pair: gain(*pair)
+    )
     count = len({row["sample"] for row in leaked})
-    text = f"{worst['attacker']}, knowing the mask, reads {count} of {len(samples)} samples"
-    if name != "psnr_db":
-        # Words without their order are a leak, too.
-        what = "words, in any order" if name == "bag_accuracy" else "words at their places"
-        text += f", {float(worst[name] or 0):.0%} of the worst one's {what} "
-        text += f"(known without the update: {float(worst.get(f'prior_{name}') or 0):.0%})"
-    elif worst["psnr_db"] is not None:
-        text += f", the worst at {worst['psnr_db']:.1f} dB (known without the update: "
-        text += f"{worst['prior_psnr_db']:.1f} dB)"
-    return text
+    told = {"psnr_db": "the worst at {:.1f} dB", "ssim": "the worst at {:.2f} of SSIM"} | {
+        "token_accuracy": "{:.0%} of the worst one's words at their places",
+        "bag_accuracy": "{:.0%} of the worst one's words, in any order",
+    }
+    known = {"psnr_db": "{:.1f} dB", "ssim": "{:.2f}"}.get(name, "{:.0%}")
+    return (
+        f"{worst['attacker']}, knowing the mask, reads {count} of {len(samples)} samples, "
+        f"{told[name].format(worst[name])} (known without the update: "
+        f"{known.format(worst[f'prior_{name}'])})"
+    )
 
 
 def _is_text(rows: Sequence[Row]) -> bool:
     """True if what was found is words."""
     return any(row.get("token_accuracy") is not None for row in rows)
-
-
-def _identified(rows: Sequence[Row], reference: Sequence[Row], margins: Margins) -> str:
-    """Says so if some attacker tells more samples from the candidates than are told without the update."""
-    usual = max((share for _, share in _shares(reference)), default=0.0)
-    for attacker, share in _shares(rows):
-        if share > usual + margins.identified:
-            return (
-                f"{attacker}, knowing the mask, tells {100 * share:.0f}% of the samples from the candidates"
-            )
-    return ""
-
-
-def _shares(rows: Sequence[Row]) -> Iterator[tuple[str, float]]:
-    hits: dict[str, list[bool]] = {}
-    for row in rows:
-        if row.get("identified") is not None:
-            hits.setdefault(row["attacker"], []).append(bool(row["identified"]))
-    for attacker, found in hits.items():
-        yield attacker, sum(found) / len(found)
 
 
 def _informed(rows: Sequence[Row], reference: Sequence[Row], margins: Margins) -> Iterator[Row]:
@@ -245,12 +300,10 @@ def _doubt(rows: Sequence[Row], samples: Sequence[int], reference: Sequence[Row]
     if not able.issuperset(samples):
         missing = len(set(samples) - able)
         return f"no attacker that read them in the clear was tried on {missing} of {len(samples)} samples"
-    known, prior = _information(rows), _information(reference)
     if _is_text(rows):
-        return ""
-    if not all(sample in known and sample in prior for sample in samples):
-        return "there is no information measure to agree"
-    return ""
+        return NO_TEXT_MEASURE
+    known, prior = _information(rows), _information(reference)
+    return "" if all(sample in known and sample in prior for sample in samples) else NO_MEASURE
 
 
 def _information(rows: Sequence[Row]) -> dict[int, float]:
@@ -264,13 +317,6 @@ def _per_sample(rows: Sequence[Row], samples: Sequence[int], name: str) -> Itera
             yield values
 
 
-def _of(
-    rows: Sequence[Row], victim: str, significance: str | None = None, perturb: str | None = None
-) -> list[Row]:
-    return [
-        row
-        for row in rows
-        if row["victim"] == victim
-        and significance in (None, row["significance"])
-        and perturb in (None, row["perturb"])
-    ]
+def _of(rows: Sequence[Row], victim: str, significance: str, perturb: str = "") -> list[Row]:
+    wanted = (victim, significance, perturb)
+    return [row for row in rows if (row["victim"], row["significance"], row["perturb"]) == wanted]

@@ -12,6 +12,8 @@ NONE = "none"
 """The significance of an update that travels in the clear: ratio 0, one for all ways to choose entries."""
 FULL = "full"
 """That of an update which is hidden whole: what an attacker makes of it follows from its prior alone."""
+BENCH_VERSION = 1
+"""Part of every cell's content: goes up when attackers, measures or metrics come to other figures."""
 MEASURE = "measure"
 """The attacker of a cell that plays none: it holds the measures of its exposure."""
 
@@ -28,7 +30,7 @@ class Setting:
         pretrain: passes over known samples that the victim has learnt from before.
         tokens: of text, length of a sample.
         granularity: what one decision to hide is about: entry or layer.
-        scores: whose scores choose entries: the client's own, or those common to all clients.
+        scores: whose scores choose entries: those common to all clients, or the attacked client's own.
         labels: known to attackers, or inferred by them.
         precision: wire computes in float64 and sends float32, as secagg does; float32 and float64 do both so.
         device: where cells are played.
@@ -45,7 +47,7 @@ class Setting:
     pretrain: int = 0
     tokens: int = 16
     granularity: str = "entry"
-    scores: str = "own"
+    scores: str = "common"
     labels: str = "known"
     precision: str = "wire"
     device: str = "cpu"
@@ -67,7 +69,8 @@ class Cell:
         update: which one, 0, 1, …: of samples update·batch … (update + 1)·batch − 1.
         attacker: as in ``load_attacker``, or ``MEASURE``.
         aware: True if the attacker knows which entries are hidden.
-        content: digest of what names alone don't tell: weights, samples, a mask's file.
+        content: digest of what names alone don't tell: weights, what the network computes with them, samples,
+            a mask's file, and ``BENCH_VERSION``.
     """
 
     setting: Setting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from attacks.inversion.bench.campaign import Played, crew_of, play
 from attacks.inversion.bench.costs import check_clients, costs_of
 from attacks.inversion.bench.report import report
-from attacks.inversion.bench.store import Store
+from attacks.inversion.bench.store import PRIVATE, Store
 from attacks.inversion.bench.sweep import Sweep
 from secagg.overhead.sweep import out_folder
 
@@ -22,7 +23,7 @@ def run_sweep(sweep: Sweep, *, out: Path, command: str, console: Console) -> int
 
     Args:
         sweep: checked already; nothing is written before.
-        out: folder, made if it is missing.
+        out: folder, made if it is missing, then readable by its owner alone: it will hold samples.
         command: as called.
         console: for people.
 
@@ -38,6 +39,9 @@ def run_sweep(sweep: Sweep, *, out: Path, command: str, console: Console) -> int
     crew = crew_of(sweep.config, sweep.stage)
     for note in sweep.notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
+    # An existing folder keeps its permissions; what is wrong with it is said by ``out_folder``.
+    with suppress(OSError):
+        out.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     out_folder(out)
     played = play(sweep, crew, out=out, console=console)
     costs: list[dict[str, Any]] = []
@@ -58,7 +62,7 @@ def _costs(sweep: Sweep, out: Path, console: Console) -> list[dict[str, Any]]:
     with Store(out) as store, console.status("encryption costs") as status:
         return list(
             costs_of(
-                sweep.cells,
+                store.outcomes(sweep.cells),
                 sweep.manifests,
                 store,
                 out=out,

@@ -51,7 +51,8 @@ class SweepConfig(BaseModel):
         tokens: of text, length of a sample.
         perturb: ways to perturb visible entries, each tried; ``plain`` for none. Default: plain.
         granularity: what one decision to hide is about.
-        scores: whose scores choose entries.
+        scores: whose scores choose entries: ``common``, one mask per round from what clients learn in sum, as
+            secagg's rounds have it; ``own``, the attacked client's, as most of what is published assumes.
         labels: known to attackers, or inferred by them.
         precision: wire computes in float64 and sends float32, as secagg does; float32 and float64 do both so.
         effort, restarts: an attacker's usual iterations are multiplied with the first; the second says how
@@ -86,7 +87,7 @@ class SweepConfig(BaseModel):
     tokens: Annotated[int, Field(ge=3, le=512)] = 16
     perturb: Annotated[tuple[str, ...], Field(strict=False)] = ()
     granularity: Literal["entry", "layer"] = "entry"
-    scores: Literal["own", "common"] = "own"
+    scores: Literal["own", "common"] = "common"
     labels: Literal["known", "inferred"] = "known"
     precision: Literal["wire", "float32", "float64"] = "wire"
     effort: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from attacks.inversion.bench.cell import FULL, NONE, Cell
-from attacks.inversion.bench.store import Store
+from attacks.inversion.bench.cell import MEASURE, Cell
+from attacks.inversion.bench.store import Outcome, Store
 from defenses import load_rule
 from secagg.overhead.measure import Setting, measure
 from secagg.overhead.schemes import PLAIN, SELECTIVE, SELECTIVE_PROFILE, Scheme
@@ -19,19 +20,51 @@ PROFILE = SELECTIVE_PROFILE
 """What ``auto`` takes for a mean over this many clients: the smallest of the profiles."""
 
 
-def scheme_of(significance: str, ratio: float) -> str:
+def scheme_of(share: float) -> str:
     """As ``Scheme.parse`` reads it.
 
-    >>> scheme_of("magnitude", 0.1)
+    >>> scheme_of(0.1)
     'selective:0.1:compact'
     """
-    if significance == NONE or ratio == 0:
-        return PLAIN
-    return PROFILE if significance == FULL or ratio == 1 else f"{SELECTIVE}:{ratio:g}:{PROFILE}"
+    if share in (0, 1):
+        return PROFILE if share else PLAIN
+    return f"{SELECTIVE}:{share:g}:{PROFILE}"
+
+
+def shares_of(
+    ended: Sequence[tuple[Cell, Outcome]], manifests: Mapping[str, Manifest]
+) -> dict[tuple[str, float], list[str]]:
+    """Which shares are really encrypted, and under what: (victim, share) -> protections.
+
+    Whole tensors, and statistics beside a mask, come to more than the ratio that was asked for. A protection
+    under which updates differ counts with their mean; costs are linear in the share. Shares that a whole
+    number of entries makes of a ratio are that ratio; others are rounded to four digits.
+
+    Args:
+        ended: of which those that hold the measures of exposures count.
+        manifests: of the victims.
+    """
+    found: dict[tuple[str, str, float, str], list[float]] = {}
+    for cell, outcome in ended:
+        if cell.attacker == MEASURE:
+            names = (cell.victim, cell.significance, cell.ratio, cell.perturb)
+            shares = [row["hidden_share"] for row in outcome.rows if row.get("hidden_share") is not None]
+            found.setdefault(names, []).extend(shares)
+    wanted: dict[tuple[str, float], list[str]] = {}
+    for (victim, significance, ratio, perturb), shares in found.items():
+        if shares:
+            share = fmean(shares)
+            # Nothing and everything are schemes of their own; what is near to them is neither.
+            if 0 < share < 1:
+                near = abs(share - ratio) * manifests[victim].size <= 1 and 0 < ratio < 1
+                share = ratio if near else min(float(f"{share:.4g}"), 0.9999)
+            title = f"{significance} {ratio:g}" + (f" + {perturb}" if perturb else "")
+            wanted.setdefault((victim, share), []).append(title)
+    return dict(sorted(wanted.items()))
 
 
 def costs_of(
-    cells: Sequence[Cell],
+    ended: Sequence[tuple[Cell, Outcome]],
     manifests: Mapping[str, Manifest],
     store: Store,
     *,
@@ -40,11 +73,14 @@ def costs_of(
     seed: int,
     note: Callable[[str], None] = lambda _text: None,
 ) -> Iterator[dict[str, Any]]:
-    """One row per victim and ratio: seal a client's update of that many entries, sum all, open.
+    """One row per victim and share: seal a client's update of that many entries, sum all, open.
+
+    A row's ``ratio`` is the share that is really encrypted; ``protections`` are those that come to it.
 
     Rows that are stored are not measured again.
 
     Args:
+        ended: as in ``shares_of``.
         manifests: of the victims.
         store: keeps rows as they come.
         out: folder for scratch files, which are gone afterwards.
@@ -56,13 +92,11 @@ def costs_of(
         ConfigError: CONFIG_INVALID if the profile has no room for so many clients.
         SecaggError: INTERNAL if a process of the engine fails.
     """
-    wanted = dict.fromkeys(
-        (cell.victim, cell.ratio, scheme_of(cell.significance, cell.ratio)) for cell in cells
-    )
     with Setting.opened(
         out, clients=clients, seed=seed, repeat=REPEAT, workers=1, rules=load_rule
     ) as setting:
-        for victim, ratio, name in sorted(wanted):
+        for (victim, share), protections in shares_of(ended, manifests).items():
+            name = scheme_of(share)
             scheme, manifest = Scheme.parse(name), manifests[victim]
             key = f"{victim} {manifest.digest.hex()[:16]} {name} {clients}"
             row = store.cost(key)
@@ -70,7 +104,7 @@ def costs_of(
                 measured = measure(victim, manifest, scheme, setting, note=note)
                 row = {
                     "victim": victim,
-                    "ratio": ratio,
+                    "ratio": share,
                     "scheme": name,
                     "clients": clients,
                     "values": measured.values,
@@ -81,7 +115,7 @@ def costs_of(
                     "open_ms": round(1000 * measured.open_s, 3),
                 }
                 store.add_cost(key, row)
-            yield row
+            yield row | {"protections": protections}
 
 
 def check_clients(clients: int) -> None:

@@ -128,7 +128,7 @@ def played(player: Player, cell: Cell) -> Ended:
     """Play one cell; what goes wrong is told, and ends nothing else."""
     try:
         return Ended(cell, player.play(cell))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a user's network that exits ends no sweep
         trace = traceback.format_exc(limit=-3)
         return Ended(cell, None, f"{type(error).__name__}: {error}\n{trace}")
 

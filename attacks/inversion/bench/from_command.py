@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from rich.console import Console
 
 from attacks.inversion.bench.advice import advise
 from attacks.inversion.bench.clock import duration
-from attacks.inversion.bench.from_run import Trial, play
+from attacks.inversion.bench.command import EXIT_INTERRUPTED
+from attacks.inversion.bench.from_run import Played, Trial, play
 from attacks.inversion.bench.page import write_run_page
+from attacks.inversion.bench.store import PRIVATE
 from attacks.inversion.bench.tables import margins_text, print_tables
 from secagg.overhead.sweep import out_folder
 from secagg.simulation.result import write_result
@@ -21,17 +22,18 @@ from secagg.simulation.result import write_result
 def attack_run(run: Path, trial: Trial, *, out: Path, command: str, console: Console) -> int:
     """Attack what a run recorded, write ``result.json`` and ``leak.html``, print tables and advice.
 
-    Nothing is written before the last attack has ended, and nothing at all if the run can't be attacked.
+    Nothing is written before the last attack has ended, or Ctrl-C; nothing at all if no attack has ended.
 
     Args:
         run: a run's ``--out``; it was recorded.
         trial: what is attacked and how.
-        out: folder for the result, made if it is missing.
+        out: folder for the result, made if it is missing, then readable by its owner alone: the page shows
+            samples.
         command: as called.
         console: for people; a line before each attack.
 
     Returns:
-        Exit status: 0.
+        Exit status: 0, or 130 after Ctrl-C; what ended is written.
 
     Raises:
         ConfigError: as ``play``; CONFIG_INVALID if the folder can't be written to.
@@ -42,8 +44,14 @@ def attack_run(run: Path, trial: Trial, *, out: Path, command: str, console: Con
         left = f" {duration((monotonic() - started) / done * (total - done))} left," if done else ""
         console.print(f"[{done}/{total}]{left} {title}", highlight=False, markup=False, soft_wrap=True)
 
-    rows = play(run, trial, told=told)
-    advice = advise(rows, trial.margins)
+    played = play(run, trial, told=told)
+    if not played.rows:
+        console.print("interrupted before an attack had ended: nothing is written", highlight=False)
+        return EXIT_INTERRUPTED
+    rows, advice = played.rows, advise(played.rows, trial.margins)
+    # An existing folder keeps its permissions; what is wrong with it is said by ``out_folder``.
+    with suppress(OSError, ValueError):
+        out.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     out_folder(out)
     write_result(
         out,
@@ -51,6 +59,7 @@ def attack_run(run: Path, trial: Trial, *, out: Path, command: str, console: Con
         seed=trial.seed,
         rows=rows,
         more={
+            "complete": played.complete,
             "run": str(run),
             "labels": "known" if trial.labels_known else "inferred",
             "advice": [one.flat() for one in advice],
@@ -61,22 +70,31 @@ def attack_run(run: Path, trial: Trial, *, out: Path, command: str, console: Con
         rows=rows,
         advice=advice,
         margins=trial.margins,
-        facts=_facts(rows, trial),
+        pictures=played.pictures,
+        facts=_facts(played, trial),
         out=out,
         command=command,
     )
     print_tables(rows, advice, (), console)
     console.print(f"\n{margins_text(trial.margins)}", highlight=False, soft_wrap=True, style="dim")
     console.print(f"wrote {out / 'result.json'} and {page}", highlight=False, soft_wrap=True)
-    return 0
+    return 0 if played.complete else EXIT_INTERRUPTED
 
 
-def _facts(rows: Sequence[Mapping[str, Any]], trial: Trial) -> list[str]:
+def _facts(played: Played, trial: Trial) -> list[str]:
+    rows = played.rows
     clients = dict.fromkeys(str(row["client"]) for row in rows)
     rounds = sorted({int(row["round"]) for row in rows})
     samples = len({row["sample"] for row in rows})
+    more = []
+    if played.blank_rounds:
+        numbers = ", ".join(map(str, played.blank_rounds))
+        more.append(f"nothing was visible in round {numbers}: no mask is judged by its updates")
+    if not played.complete:
+        more.append(f"interrupted: {played.ended} of {played.attacks} attacks ended")
     return [
         f"{samples} samples in updates of {', '.join(clients)}; rounds {', '.join(map(str, rounds))}",
         f"labels are {'known to' if trial.labels_known else 'inferred by'} attackers, who know the base "
         "model: a curious server with one client on its side",
+        *more,
     ]

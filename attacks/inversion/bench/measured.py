@@ -10,6 +10,7 @@ import torch
 from attacks.inversion.attackers.attacker import Reconstruction
 from attacks.inversion.batch import Batch
 from attacks.inversion.bench.cell import Cell
+from attacks.inversion.bench.labels import LABEL_FIELDS, label_figures
 from attacks.inversion.bench.scene import Scene
 from attacks.inversion.exposure import Exposure
 from attacks.inversion.measures import Measures, Prior, jacobian, measure
@@ -28,6 +29,7 @@ FIELDS = (
     "mean_ssim",
     "mean_token_accuracy",
     "mean_bag_accuracy",
+    *LABEL_FIELDS,
 )
 """Of a row."""
 LARGE = 1_000_000
@@ -45,6 +47,7 @@ def measured_rows(scene: Scene, cell: Cell) -> list[dict[str, Any]]:
     """
     exposure, batch = scene.exposure(cell), scene.batch(cell)
     known = _known_figures(scene, batch)
+    labels = label_figures(exposure, batch, scene.pool.known.labels)
     if scene.pool.vocabulary:
         figures: list[dict[str, float]] = [{}] * len(batch)
     elif exposure.hidden.all():
@@ -68,6 +71,7 @@ def measured_rows(scene: Scene, cell: Cell) -> list[dict[str, Any]]:
             **dict.fromkeys(FIELDS),
             "sample": cell.update * len(batch) + at,
             **figures[at],
+            **labels[at],
             "input_numbers": batch.inputs[0].numel(),
             "hidden_share": float(exposure.hidden.double().mean()),
             **{name: _rounded(values[at]) for name, values in known.items()},

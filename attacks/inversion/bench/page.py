@@ -17,7 +17,7 @@ from attacks.inversion.bench.sweep import Sweep
 from attacks.inversion.bench.verdict import Margins, Row
 from attacks.inversion.data import TEXTS, load_source
 from attacks.inversion.report.content import Findings, page_of
-from attacks.inversion.report.galleries import Decoder
+from attacks.inversion.report.galleries import Decoder, Pictures
 from attacks.inversion.report.page import write_page
 from secagg.simulation.result import machine, versions
 
@@ -68,6 +68,7 @@ def write_run_page(
     rows: Sequence[Row],
     advice: Sequence[Advice],
     margins: Margins,
+    pictures: Pictures = (),
     facts: Sequence[str],
     out: Path,
     command: str,
@@ -77,6 +78,7 @@ def write_run_page(
     Args:
         run: its folder.
         rows, advice, margins: as in ``result.json``.
+        pictures: each of one sample, whose number is its cell's update.
         facts: what was attacked, a line each.
         out: folder.
         command: as called.
@@ -88,7 +90,7 @@ def write_run_page(
                 rows=rows,
                 advice=advice,
                 margins=margins,
-                pictures=(),
+                pictures=pictures,
                 costs=(),
                 facts=facts,
                 command=command,

@@ -14,13 +14,15 @@ import torch
 
 from attacks.inversion.attackers import load_attacker
 from attacks.inversion.attackers.attacker import Attacker, Budget, Reconstruction, Status
+from attacks.inversion.attackers.imprint import ActiveAttacker
 from attacks.inversion.bench.cell import MEASURE, NONE, Cell, Setting
+from attacks.inversion.bench.measured import FIELDS as MEASURED
 from attacks.inversion.bench.measured import measured_rows
 from attacks.inversion.bench.scene import Scene
 from attacks.inversion.bench.store import MEAN, ORIGINAL, RECONSTRUCTION, Outcome, Picture
 from attacks.inversion.exposure import Exposure
 from attacks.inversion.metrics import Scores, compare
-from attacks.inversion.victims import Victim
+from secagg.errors import Code, UpdateError
 
 FIGURES = ("psnr_db", "ssim", "mse", "token_accuracy", "bag_accuracy", "rouge_l")
 """Of ``Scores``, each a column."""
@@ -53,7 +55,7 @@ class Stage:
         started = time.perf_counter()
         scene = self.scene(cell)
         if cell.attacker == MEASURE:
-            rows = measured_rows(scene, cell)
+            rows = _measured(scene, cell)
             pictures = _known_pictures(scene, cell) if cell.significance == NONE else {}
             return Outcome(rows=rows, seconds=time.perf_counter() - started, pictures=pictures)
         return self._attacked(scene, cell)
@@ -67,11 +69,16 @@ class Stage:
         return self._scenes[name]
 
     def _attacked(self, scene: Scene, cell: Cell) -> Outcome:
-        attacker = load_attacker(cell.attacker)
-        exposure = exposed_to(attacker, scene, cell)
-        batch = scene.batch(cell)
+        attacker, batch = load_attacker(cell.attacker), scene.batch(cell)
+        candidates = scene.pool.candidates(self.candidates)
+        shown: dict[str, Any] = {"seed": cell.seed, "candidates": 1 + len(candidates)}
+        try:
+            exposure = exposed_to(attacker, scene, cell)
+        except UpdateError as error:
+            rows = _empty_rows(cell, len(batch), "diverged", detail=_overflow(error), **shown)
+            return Outcome(rows=rows, seconds=0.0)
         budget = Budget(effort=cell.setting.effort, restarts=cell.setting.restarts)
-        shown: dict[str, Any] = {"seed": cell.seed, "hidden_share": float(exposure.hidden.double().mean())}
+        shown["hidden_share"] = float(exposure.hidden.double().mean())
         if exposure.victim is not scene.victim:
             # Measures are of the model that nobody tampered with.
             shown |= {"psnr_pred_db": None, "psnr_naive_pred_db": None, "leaked_dimensions": None}
@@ -91,7 +98,7 @@ class Stage:
         scores = compare(
             batch,
             found,
-            candidates=scene.pool.candidates(self.candidates),
+            candidates=candidates,
             text=bool(scene.pool.vocabulary),
             padding=scene.pool.padding,
         )
@@ -101,21 +108,25 @@ class Stage:
 
 
 def _tried(attacker: Attacker, exposure: Exposure, seed: int, budget: Budget) -> Reconstruction | str:
-    """What the attacker finds; what it says if it can't solve its equations, as attacks that diverge do."""
+    """What the attacker finds; what went wrong where it can't solve its equations, or ends in no numbers."""
     try:
-        return attacker.attack(exposure, seed=seed, budget=budget)
+        found = attacker.attack(exposure, seed=seed, budget=budget)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         return str(error).splitlines()[0]
+    if found.status is Status.DONE and not bool(torch.isfinite(found.inputs).all()):
+        return "the reconstruction holds NaN or infinite values"
+    return found
 
 
 def exposed_to(attacker: Attacker, scene: Scene, cell: Cell) -> Exposure:
-    """What an attacker sees; of a server that tampers with the model first (``prepare``), what comes back."""
-    prepare = getattr(attacker, "prepare", None)
-    if prepare is None:
+    """What an attacker sees; of a server that tampers with the model first (``prepare``), what comes back.
+
+    Raises:
+        ConfigError, UpdateError: as ``Scene.exposure``; ConfigError for a victim that can't be tampered with.
+    """
+    if not isinstance(attacker, ActiveAttacker):
         return scene.exposure(cell)
-    victim = prepare(scene.victim)
-    assert isinstance(victim, Victim)
-    return scene.exposure(cell, victim)
+    return scene.exposure(cell, attacker.prepare(scene.victim, known=scene.pool.known.inputs))
 
 
 def packed(inputs: torch.Tensor) -> Picture:
@@ -130,6 +141,23 @@ def packed(inputs: torch.Tensor) -> Picture:
 def finite(value: float) -> float | None:
     """None for what JSON has no number for."""
     return float(f"{value:.6g}") if isfinite(value) else None
+
+
+def _measured(scene: Scene, cell: Cell) -> list[dict[str, Any]]:
+    """``measured_rows``; with nothing in them where there is no update to measure."""
+    try:
+        return measured_rows(scene, cell)
+    except UpdateError as error:
+        _overflow(error)
+        size = cell.setting.batch
+        return [{**dict.fromkeys(MEASURED), "sample": cell.update * size + at} for at in range(size)]
+
+
+def _overflow(error: UpdateError) -> str:
+    """What to say of a client whose training overflowed, as that of a later update may; others are raised."""
+    if error.code is not Code.UPDATE_NOT_FINITE:
+        raise error
+    return f"the client's own training diverged: {error.message}"
 
 
 def _rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 
 from attacks.inversion.batch import Batch
-from attacks.inversion.bench.cell import Cell, Setting
+from attacks.inversion.bench.cell import BENCH_VERSION, Cell, Setting
 from attacks.inversion.bench.pool import Pool, load_pool
 from attacks.inversion.bench.protected import FILE, load_mask, protection_of
 from attacks.inversion.exposure import Exposure
@@ -20,9 +21,12 @@ from attacks.inversion.measures import Prior
 from attacks.inversion.training import Training
 from attacks.inversion.victims import TEXT_VICTIMS, Victim, calibrated, load_victim
 from attacks.inversion.victims.trained import trained
+from secagg.errors import Code, ConfigError
 
 WIRE = "wire"
 CALIBRATED_ON = 512
+PROBED = 2
+"""Known samples on which the network is evaluated, to tell it from another one with the same weights."""
 _Value = TypeVar("_Value")
 
 
@@ -148,17 +152,60 @@ class Scene:
         value: _Value = self._kept[name]
         return value
 
-    def content(self, significance: str) -> str:
-        """Digest of weights and samples, and of a mask's file: what changes results while names stay."""
-        digest = hashlib.sha256()
-        digest.update(self.victim.manifest.to_bytes())
-        digest.update(self.kept("weights", 1, lambda: _digest(self.victim.parameters())))
-        first = self.pool.attacked.take(torch.arange(self.setting.batch))
-        digest.update(_digest(first.inputs) + _digest(first.labels) + _digest(self.pool.known.inputs[:100]))
+    def content(self, significance: str, update: int, *, candidates: int) -> str:
+        """Digest of what changes results while names stay.
+
+        That is, the network's weights and what it computes, the samples of this update, of other clients and
+        those that are known, a mask's file, and the bench itself. Other updates' samples are left out, so
+        that a larger sweep goes on from a smaller one.
+
+        Args:
+            significance, update: the cell's.
+            candidates: samples among which the attacked one is told.
+        """
+        digest = hashlib.sha256(f"{BENCH_VERSION} {candidates} ".encode())
+        digest.update(self.kept("content", 1, self._common_content))
+        digest.update(_digest(*_tensors(self.pool.batch(update, self.setting.batch))))
         if significance.startswith(FILE):
-            mask = load_mask(Path(significance.removeprefix(FILE)), self.victim.size)
-            digest.update(mask.digest)
+            path = Path(significance.removeprefix(FILE))
+            digest.update(self.kept(("mask", path), 8, lambda: load_mask(path, self.victim.size).digest))
         return digest.hexdigest()[:16]
+
+    def _common_content(self) -> bytes:
+        victim, known = self.victim, self.pool.known
+        parameters, probe = victim.parameters(), known.take(torch.arange(min(PROBED, len(known))))
+        with torch.no_grad():
+            outputs = victim.outputs(parameters, probe.inputs)
+        gradient = victim.named(victim.gradient(parameters, probe.inputs, probe.labels).detach())
+        norms = torch.stack([part.norm() for part in gradient.values()])
+        digits = 3 if self.setting.precision == "float32" else 6
+        function = _coarse(outputs, digits) + _coarse(norms, digits)
+        samples = [tensor for batch in (*self.pool.others, known) for tensor in _tensors(batch)]
+        return victim.manifest.to_bytes() + _digest(parameters, *samples) + function
+
+
+def check_device(device: str) -> None:
+    """See that a device is there.
+
+    Args:
+        device: cpu, cuda or cuda:INDEX.
+
+    Raises:
+        ConfigError: CONFIG_INVALID.
+    """
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        return
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        raise ConfigError(
+            Code.CONFIG_INVALID,
+            f"device is {device!r}; PyTorch finds no CUDA device here: leave --device out",
+        )
+    if int(index or 0) >= count:
+        raise ConfigError(
+            Code.CONFIG_INVALID, f"device is {device!r}; the CUDA devices here are cuda:0 … cuda:{count - 1}"
+        )
 
 
 def tokenizer_of(victim: str) -> str:
@@ -167,5 +214,21 @@ def tokenizer_of(victim: str) -> str:
     return kind if kind in TEXT_VICTIMS else TEXT_VICTIMS[0]
 
 
-def _digest(values: torch.Tensor) -> bytes:
-    return hashlib.sha256(values.detach().cpu().numpy().tobytes()).digest()
+def _tensors(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    return batch.inputs, batch.labels
+
+
+def _digest(*tensors: torch.Tensor) -> bytes:
+    digest = hashlib.sha256()
+    for values in tensors:
+        digest.update(f"{values.dtype} {tuple(values.shape)} ".encode())
+        digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+    return digest.digest()
+
+
+def _coarse(values: torch.Tensor, digits: int) -> bytes:
+    """Values to so many digits of the largest: another number of threads sums in another order."""
+    values = values.detach().to(device="cpu", dtype=torch.float64).nan_to_num(0.0, 0.0, 0.0)
+    most = float(values.abs().max())
+    unit = 10.0 ** (math.floor(math.log10(most)) - digits) if most > 0 else 1.0
+    return f"{unit:g} ".encode() + (values / unit).round().to(torch.int64).numpy().tobytes()

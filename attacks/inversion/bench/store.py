@@ -18,6 +18,10 @@ from attacks.inversion.bench.cell import Cell, cell_of
 from secagg.errors import Code, ConfigError
 
 STORE_FILE = "cells.sqlite3"
+STORE_VERSION = 1
+"""Of the file's form."""
+PRIVATE = 0o700
+"""Permissions of a folder that is made for cells."""
 ORIGINAL, MEAN, RECONSTRUCTION = "original", "mean", "reconstruction"
 """Kinds of pictures."""
 _TABLES = (
@@ -50,26 +54,38 @@ class Store:
     """The file. One process writes it, in one transaction per cell; others may read it meanwhile.
 
     Args:
-        folder: where it is; made if it is missing.
+        folder: where it is; made if it is missing, for its owner alone: it holds the samples themselves.
 
     Raises:
         ConfigError: DATA_MALFORMED if what is there under its name is no such file.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         path = folder / STORE_FILE
-        self._database = sqlite3.connect(path)
+        try:
+            # Another sweep may be writing to it.
+            self._database = sqlite3.connect(path, timeout=60)
+        except sqlite3.Error as error:
+            raise _foreign(path, error) from None
         try:
             self._database.execute("PRAGMA journal_mode = WAL")
             with self._database:
+                # Or another process could see tables that have no version yet.
+                self._database.execute("BEGIN IMMEDIATE")
+                (version,) = self._database.execute("PRAGMA user_version").fetchone()
+                (tables,) = self._database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+                if version != (STORE_VERSION if tables else 0):
+                    raise _foreign(path, f"version {version}, not {STORE_VERSION}")
                 for table in _TABLES:
                     self._database.execute(table)
+                self._database.execute(f"PRAGMA user_version = {STORE_VERSION}")
         except sqlite3.DatabaseError as error:
             self._database.close()
-            raise ConfigError(
-                Code.DATA_MALFORMED, f"{path} holds no cells of a sweep ({error}); give another --out"
-            ) from None
+            raise _foreign(path, error) from None
+        except ConfigError:
+            self._database.close()
+            raise
 
     def __enter__(self) -> Store:
         return self
@@ -137,3 +153,7 @@ def _packed(picture: Picture) -> bytes:
 def _unpacked(data: bytes) -> Picture:
     picture: Picture = np.load(io.BytesIO(data), allow_pickle=False)
     return picture
+
+
+def _foreign(path: Path, why: object) -> ConfigError:
+    return ConfigError(Code.DATA_MALFORMED, f"{path} holds no cells of a sweep ({why}); give another --out")

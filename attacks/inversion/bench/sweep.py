@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attacks.inversion.attackers import load_attacker
+from attacks.inversion.attackers.attacker import Attacker
+from attacks.inversion.attackers.imprint import ActiveAttacker
 from attacks.inversion.bench.cell import FULL, MEASURE, NONE, Cell, Setting
 from attacks.inversion.bench.config import SweepConfig
 from attacks.inversion.bench.play import Stage, exposed_to
 from attacks.inversion.bench.protected import Protected, protection_of, protections_of
-from attacks.inversion.bench.scene import Scene
-from secagg.errors import Code, ConfigError
+from attacks.inversion.bench.scene import Scene, check_device
+from secagg.errors import Code, ConfigError, UpdateError
 from secagg.update import Manifest
 
 PRIOR_ONLY = "prior-only"
@@ -45,6 +47,7 @@ class Sweep:
             ConfigError: for whatever is unknown, missing or does not fit.
             UpdateError: MASK_MISMATCH, MASK_MALFORMED, MANIFEST_MISMATCH.
         """
+        check_device(config.device)
         dataset, note = config.dataset_or_default()
         setting = config.setting(dataset)
         notes = [note] if note else []
@@ -53,14 +56,16 @@ class Sweep:
             scene = Scene.load(setting, name, _folder(config), updates=config.samples)
             kind = _Kind(config, scene, name)
             if scene.pool.vocabulary:
-                notes.append(f"{name} reads text, which has no information measure: attackers alone decide")
+                notes.append(
+                    f"{name} reads text, which has no measure of information: no ratio can be advised"
+                )
             notes += kind.notes
             kinds.append(kind)
             manifests[name] = scene.victim.manifest
         cells = tuple(
             cell for update in range(config.samples) for kind in kinds for cell in kind.cells(update)
         )
-        if all(cell.attacker == MEASURE for cell in cells):
+        if not any(kind.attackers for kind in kinds):
             raise ConfigError(Code.CONFIG_INVALID, f"nothing to play: {'; '.join(notes)}")
         return cls(config=config, setting=setting, cells=cells, manifests=manifests, notes=tuple(notes))
 
@@ -80,22 +85,25 @@ class _Kind:
         self.notes: list[str] = []
         self._check()
         self._protections = self._all()
-        self._content = {one.significance: scene.content(one.significance) for one in self._protections}
-        self._attackers = list(self._suited(dict.fromkeys(config.attacker)))
+        self.attackers = list(self._suited(dict.fromkeys(config.attacker)))
         notes = len(self.notes)
         self._prior = next(iter(self._suited([PRIOR_ONLY])), None)
         del self.notes[notes:]
+        self._left_out = self._impossible()
 
     def cells(self, update: int) -> Iterator[Cell]:
         """Of one update: references first."""
         for one in self._protections:
             # Where nothing is hidden, or everything, there is no mask to know.
             aware = (True,) if one.significance in (NONE, FULL) else self._config.knowledge.aware
-            yield self._cell(one, update, MEASURE)
+            content = self._scene.content(one.significance, update, candidates=self._config.candidates)
+            yield replace(self._cell(one, update, MEASURE), content=content)
             prior = [self._prior] if self._prior and one.significance == FULL else []
-            for attacker in dict.fromkeys([*self._attackers, *prior]):
+            for attacker in dict.fromkeys([*self.attackers, *prior]):
+                if (attacker, one.significance) in self._left_out:
+                    continue
                 for knows in aware:
-                    yield self._cell(one, update, attacker, aware=knows)
+                    yield replace(self._cell(one, update, attacker), aware=knows, content=content)
 
     def _all(self) -> list[Protected]:
         config = self._config
@@ -132,7 +140,8 @@ class _Kind:
         for name in names:
             attacker = load_attacker(name)
             reasons = [
-                attacker.unsuited(exposed_to(attacker, self._scene, self._cell(one, 0, name)))
+                self._failure(attacker, self._cell(one, 0, name))
+                or attacker.unsuited(exposed_to(attacker, self._scene, self._cell(one, 0, name)))
                 for one in tried
             ]
             if all(reasons):
@@ -140,8 +149,32 @@ class _Kind:
             else:
                 yield name
 
-    def _cell(self, one: Protected, update: int, attacker: str, *, aware: bool = True) -> Cell:
-        content = getattr(self, "_content", {}).get(one.significance, "")
+    def _impossible(self) -> set[tuple[str, str]]:
+        """Attackers, and protections that don't fit the models which they would have clients train.
+
+        Tensors have other names there, and masks another size; only what names tensors or a file can fail.
+        """
+        found = set()
+        each = {one.significance: one for one in self._protections if "=" in one.significance}
+        for name in self.attackers:
+            attacker = load_attacker(name)
+            for significance, one in each.items():
+                reason = self._failure(attacker, self._cell(one, 0, name))
+                if reason:
+                    found.add((name, significance))
+                    self.notes.append(f"{name} is left out under {significance} on {self._name}: {reason}")
+        return found
+
+    def _failure(self, attacker: Attacker, cell: Cell) -> str:
+        """Why clients can't train what an attacker makes of the victim; empty if they can."""
+        if isinstance(attacker, ActiveAttacker):
+            try:
+                exposed_to(attacker, self._scene, cell)
+            except (ConfigError, UpdateError) as error:
+                return error.message
+        return ""
+
+    def _cell(self, one: Protected, update: int, attacker: str) -> Cell:
         return Cell(
             setting=self._scene.setting,
             victim=self._name,
@@ -150,8 +183,6 @@ class _Kind:
             perturb=one.perturb,
             update=update,
             attacker=attacker,
-            aware=aware,
-            content=content,
         )
 
 

@@ -11,21 +11,23 @@ from rich.table import Table
 
 from attacks.inversion.bench.advice import Advice
 from attacks.inversion.bench.cell import FULL, NONE
-from attacks.inversion.bench.verdict import Margins, Row, Status
+from attacks.inversion.bench.hidden import hidden_shares, really_hidden
+from attacks.inversion.bench.told import labels_counted
+from attacks.inversion.bench.verdict import ABLE, Margins, Row, Status
 from secagg.overhead.table import titled
 from secagg.simulation.display import binary_size
 
+_COMMON = (
+    "→ the share that is really hidden, where it is another one than the ratio asked for. told: samples that "
+    "are told from all candidates. labels: told by the attack (by the last layer, where attacks know labels) "
+    "/ by which entries are hidden. open: samples that say nothing, since this attacker can't read them in "
+    "the clear either, or diverged, or couldn't begin."
+)
 LEGEND = (
-    "median / worst sample. told: samples that are told from all candidates. open: samples that say "
-    "nothing, since this attacker can't read them in the clear either, or diverged, or couldn't begin. "
-    "bound: for attackers who know the mask PSNR_pred, what the visible part holds; for others what I2F "
-    "predicts."
+    f"median / worst sample. {_COMMON} bound: for attackers who know the mask PSNR_pred, what the visible "
+    "part holds; for others what I2F predicts."
 )
-TEXT_LEGEND = (
-    "median / worst sample. tokens: at their places. words: in any order. told: samples that are told from "
-    "all candidates. open: samples that say nothing, since this attacker can't read them in the clear "
-    "either, or diverged, or couldn't begin."
-)
+TEXT_LEGEND = f"median / worst sample. tokens: at their places. words: in any order. {_COMMON}"
 
 
 def print_tables(
@@ -77,6 +79,7 @@ def _attacks(title: str, rows: Sequence[Row], *, text: bool) -> Table:
     for name in (
         *(("tokens\n%", "words\n%") if text else ("PSNR\ndB", "SSIM")),
         "told",
+        "labels",
         "open",
         *(() if text else ("bound\ndB",)),
     ):
@@ -89,7 +92,9 @@ def _attacks(title: str, rows: Sequence[Row], *, text: bool) -> Table:
         masked = mine[0]["significance"] not in (NONE, FULL)
         knows = "" if not masked else "yes" if aware else "no"
         bound = "psnr_pred_db" if aware or not masked else "psnr_naive_pred_db"
-        table.add_row(f"{ratio:g}", attacker, knows, *_figures(mine, bound, text=text))
+        really = really_hidden(ratio, hidden_shares(mine))
+        asked = f"{ratio:g}\n→ {really}" if really else f"{ratio:g}"
+        table.add_row(asked, attacker, knows, *_figures(mine, bound, text=text))
     return table
 
 
@@ -104,6 +109,7 @@ def _figures(rows: Sequence[Row], bound: str, *, text: bool) -> list[str]:
     return [
         *(main if text else [spread("psnr_db", 1), spread("ssim", 2)]),
         f"{sum(told)}/{len(told)}" if told else "",
+        labels_counted(rows),
         f"{unsure}/{len(rows)}" if unsure else "",
         *([] if text else [spread(bound, 0)]),
     ]
@@ -136,5 +142,8 @@ def margins_text(margins: Margins) -> str:
     """What counts as a leak, for people."""
     return (
         f"a sample leaked if an attack beats what is known without the update by more than "
-        f"{margins.psnr_db:g} dB of PSNR, {margins.ssim:g} of SSIM or {margins.tokens:.0%} of tokens"
+        f"{margins.psnr_db:g} dB of PSNR, {margins.ssim:g} of SSIM or {margins.tokens:.0%} of tokens. That "
+        f"an attack fails says something only of samples that it reads in the clear, by {ABLE.psnr_db:g} dB, "
+        f"{ABLE.ssim:g} or {ABLE.tokens:.0%}, or tells from all candidates there. Labels and samples count "
+        f"as told if luck tells as many with a probability below {margins.chance:.0%}"
     )

@@ -19,7 +19,7 @@ class Status(StrEnum):
     LEAKED = "leaked"
     """Better than what is known without the update, by more than the margin."""
     RESISTED = "resisted"
-    """No better, by an attacker that does read this sample where everything travels in the clear."""
+    """No better, by an attacker that does read this sample in the clear, by ``ABLE``."""
     INCONCLUSIVE = "inconclusive"
     """No better, but this attacker can't read the sample in the clear either: that says nothing."""
     DIVERGED = "diverged"
@@ -38,13 +38,14 @@ class Margins:
         psnr_db: of PSNR, dB.
         ssim: of SSIM: shapes can be seen at the wrong brightness, where PSNR sees nothing.
         tokens: of token and bag accuracy: more than one of sixteen, which chance finds.
-        identified: of the share of samples that are told from all candidates.
+        chance: luck explains a number of labels that are told, or of samples that are told from all
+            candidates, unless as many have a smaller probability than this.
     """
 
     psnr_db: float = 1.0
     ssim: float = 0.1
     tokens: float = 0.1
-    identified: float = 0.25
+    chance: float = 0.01
 
     @property
     def fields(self) -> dict[str, float]:
@@ -57,12 +58,21 @@ class Margins:
         }
 
 
+ABLE = Margins(psnr_db=6.0, ssim=0.3, tokens=0.3)
+"""By how much an attack must beat it in the clear, for its failure elsewhere to say anything.
+
+Who gains 2 dB where nothing is hidden hardly reads the sample at all, and would lose these 2 dB under any
+protection. 6 dB halve the error of what is known anyway; 0.3 of SSIM are shapes to the eye; 0.3 of tokens are
+five words of sixteen. Whoever tells the sample from all candidates reads it as well."""
+
+
 def judged(rows: Sequence[Row], margins: Margins) -> list[dict[str, Any]]:
     """Rows with a ``status``, and with ``prior_…``: what is known of their sample without the update.
 
     That is, figure by figure, the larger one of the mean image's and of what attackers make of an update
-    that is hidden whole. An attacker counts as able to read a sample if it beats that where everything
-    travels in the clear and unperturbed.
+    that is hidden whole. An attacker counts as able to read a sample if it beats that by ``ABLE`` where
+    everything travels in the clear and unperturbed, or identifies the sample there, which nobody does
+    without the update.
 
     Args:
         rows: all of a sweep, with at least ``victim, sample, significance, ratio, perturb, attacker, aware,
@@ -75,13 +85,16 @@ def judged(rows: Sequence[Row], margins: Margins) -> list[dict[str, Any]]:
         for name in margins.fields:
             for value in _without_update(row, name):
                 known[name] = max(value, known.get(name, value))
+    known_anyway = {_sample(row) for row in rows if row["significance"] == FULL and row.get("identified")}
     able = {
         (*_sample(row), row["attacker"])
         for row in rows
-        if row["significance"] == NONE
-        and not row["perturb"]
+        if _is_clear(row)
         and row["ended"] == "done"
-        and better(row, priors[_sample(row)], margins)
+        and (
+            better(row, priors[_sample(row)], _at_least(ABLE, margins))
+            or (row.get("identified") and _sample(row) not in known_anyway)
+        )
     }
     return [
         {
@@ -116,7 +129,22 @@ def _status(row: Row, prior: Mapping[str, float], able: set[tuple[Any, ...]], ma
         return Status.REFERENCE
     if better(row, prior, margins):
         return Status.LEAKED
-    return Status.RESISTED if (*_sample(row), row["attacker"]) in able else Status.INCONCLUSIVE
+    if (*_sample(row), row["attacker"]) not in able:
+        return Status.INCONCLUSIVE
+    # In the clear there is nothing to resist: who is able tells the sample from all candidates.
+    return Status.LEAKED if _is_clear(row) else Status.RESISTED
+
+
+def _is_clear(row: Row) -> bool:
+    return bool(row["significance"] == NONE and not row["perturb"])
+
+
+def _at_least(one: Margins, other: Margins) -> Margins:
+    return Margins(
+        psnr_db=max(one.psnr_db, other.psnr_db),
+        ssim=max(one.ssim, other.ssim),
+        tokens=max(one.tokens, other.tokens),
+    )
 
 
 def _sample(row: Row) -> tuple[Any, ...]:

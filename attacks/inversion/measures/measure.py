@@ -79,11 +79,6 @@ class Measures:
     input_numbers: int
     method: Literal["exact", "lanczos"]
 
-    @property
-    def determined(self) -> bool:
-        """The counting bound: as many numbers are visible as are unknown, so recovery is possible."""
-        return self.nonzero_visible >= self.input_numbers
-
 
 def measure(
     exposure: Exposure,

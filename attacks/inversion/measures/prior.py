@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -12,7 +13,7 @@ UNIFORM_VARIANCE = 1 / 12
 """Of a number drawn uniformly from [0, 1]: the pixel of which nothing is known."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Prior:
     """Σx, the covariance of one sample's numbers; samples are independent of each other.
 
@@ -80,6 +81,12 @@ class Prior:
                 Code.CONFIG_INVALID,
                 f"the prior is of samples of {len(self.covariance)} numbers; these have {sample_size}",
             )
+        return self._root
+
+    @cached_property
+    def _root(self) -> torch.Tensor:
+        """Once only: at 3 x 32 x 32 it takes seconds, and every measure asks for it."""
+        assert self.covariance is not None
         values, vectors = torch.linalg.eigh(self.covariance.to(torch.float64))
         root: torch.Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
         return root

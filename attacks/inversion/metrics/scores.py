@@ -69,26 +69,6 @@ class Scores:
         """Of the sample that leaked most."""
         return self.worst("psnr_db")
 
-    @property
-    def median_ssim(self) -> float:
-        """Over samples."""
-        return self.median("ssim")
-
-    @property
-    def worst_ssim(self) -> float:
-        """Of the sample that leaked most."""
-        return self.worst("ssim")
-
-    @property
-    def label_accuracy(self) -> float:
-        """Share of samples whose label was found, 0 … 1."""
-        return float(self.label_correct.mean())
-
-    @property
-    def identification_rate(self) -> float:
-        """Share of samples that were identified, 0 … 1; NaN without candidates."""
-        return float("nan") if self.identified is None else float(self.identified.mean())
-
 
 def compare(
     original: Batch,

@@ -90,9 +90,8 @@ def expose_rounds(
             break
         earlier.append(exposure)
         # What the federation adds up is what clients send: perturbed where it is visible.
-        steps = training.epochs * training.steps
         mean = _mean([update for update, _ in sent], [batch, *others])
-        parameters = parameters - steps * training.learning_rate * mean
+        parameters = parameters - training.learning_rate * training.weight * mean
         # Of the next model, too, only these entries are seen in the clear; of others, what was seen last.
         exposed = torch.where(hidden, exposed, parameters)
     return exposure

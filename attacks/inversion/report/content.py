@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from attacks.inversion.bench.advice import Advice, Finding
-from attacks.inversion.bench.verdict import Margins, Row
+from attacks.inversion.bench.advice import Advice, Finding, Judgement
+from attacks.inversion.bench.verdict import ABLE, Margins, Row
 from attacks.inversion.report.curves import percent
 from attacks.inversion.report.drawn import figures
 from attacks.inversion.report.galleries import Decoder, Pictures, galleries
@@ -63,13 +63,37 @@ def _answer(advice: Advice) -> Answer:
     kind = "none" if advice.ratio is None else "ratio"
     if advice.ratio is None and advice.finding is Finding.INCONCLUSIVE:
         kind = "inconclusive"
-    choice = f"{advice.significance} + {advice.perturb}" if advice.perturb else advice.significance
-    head = "none, use full" if advice.ratio is None else f"encrypt at least {percent(advice.ratio)}"
-    if kind == "inconclusive":
-        head = "inconclusive, use full"
-    reasons = [f"{percent(one.ratio)} encrypted: {one.why}." for one in advice.judgements if one.ratio > 0]
+    head = {"none": "none, use full", "inconclusive": "inconclusive, use full"}.get(kind, _least(advice))
+    if advice.labels:
+        head += f"; {advice.labels}"
+    reasons = [_reason(advice, one) for one in advice.judgements if one.ratio > 0 or advice.perturbed_only]
     bounds = ["True of these attackers, this model and these samples."] if advice.ratio is not None else []
-    return Answer(kind=kind, text=f"{advice.victim}, chosen by {choice}: {head}", reasons=reasons + bounds)
+    return Answer(kind=kind, text=f"{advice.victim}, {_chosen(advice)}: {head}", reasons=reasons + bounds)
+
+
+def _chosen(advice: Advice) -> str:
+    if advice.perturbed_only:
+        return f"{advice.perturb} alone"
+    return "chosen by " + (
+        f"{advice.significance} + {advice.perturb}" if advice.perturb else advice.significance
+    )
+
+
+def _least(advice: Advice) -> str:
+    if advice.perturbed_only:
+        return "holds without encryption"
+    least = f"encrypt at least {percent(advice.ratio or 0.0)}"
+    return f"{least} (asked; {advice.really} hidden)" if advice.really else least
+
+
+def _reason(advice: Advice, one: Judgement) -> str:
+    share = (
+        f"{percent(one.ratio)} asked, {one.really} hidden"
+        if one.really
+        else f"{percent(one.ratio)} encrypted"
+    )
+    why = f"{one.why}; {one.labels}" if one.labels else one.why
+    return f"Under {advice.perturb}: {why}." if advice.perturbed_only else f"{share}: {why}."
 
 
 def _notes(margins: Margins) -> list[str]:
@@ -83,9 +107,15 @@ def _notes(margins: Margins) -> list[str]:
         "The information bound is what a linearised attacker with a Gaussian prior could reach at best, "
         "given the rounding of what is sent. It is local: on networks with kinks or flat parts attackers "
         "stay below it, and a prior better than a Gaussian one can go beyond.",
-        "Labels are a matter of their own: under a mask chosen by magnitude, which entries of the last layer "
-        "are hidden often tells the label. Sweeps with inferred labels measure that.",
+        "Labels are a matter of their own: the visible entries of the last layer tell them, and under a mask "
+        "chosen by magnitude so does the place of the hidden ones. The answers above are about samples; "
+        "labels stand beside them where more are told than luck, or the most frequent label, explains "
+        f"(probability below {margins.chance:.0%}).",
         "A sample counts as leaked if it is read better than without the update by "
-        f"{margins.psnr_db:g} dB, {margins.ssim:g} in SSIM or {margins.tokens:g} in token accuracy. Figures "
-        "are per sample, never pooled over a batch.",
+        f"{margins.psnr_db:g} dB, {margins.ssim:g} in SSIM or {margins.tokens:g} in token accuracy, or if "
+        "more samples are told from all candidates than luck explains. Figures are per sample, never pooled "
+        "over a batch.",
+        "That an attack fails says something only of samples that it reads in the clear: there it must beat "
+        f"what is known without the update by {ABLE.psnr_db:g} dB, {ABLE.ssim:g} in SSIM or "
+        f"{ABLE.tokens:g} in token accuracy, or tell the sample from all candidates.",
     ]

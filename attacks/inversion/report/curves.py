@@ -62,13 +62,14 @@ def curves_svg(panels: Sequence[Panel], ratios: Sequence[float]) -> str:
 
     Ratios are evenly spaced, whatever they are: what matters happens below 1% as well as above 90%.
     """
-    columns = min(2, len(panels))
+    # One panel leaves room for a legend half as wide.
+    columns, legend = (2, 3) if len(panels) > 1 else (1, 1)
     rows = math.ceil(len(panels) / columns)
     entries = len({line.label for panel in panels for line in panel.lines}) + 2
     with matplotlib.rc_context(
         {"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "secagg"}
     ):
-        height = rows * _HEIGHT + 0.24 * math.ceil(entries / 3)
+        height = rows * _HEIGHT + 0.24 * math.ceil(entries / legend)
         figure = Figure(figsize=(columns * _WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
         grid = figure.subplots(rows, columns, squeeze=False)
@@ -87,7 +88,7 @@ def curves_svg(panels: Sequence[Panel], ratios: Sequence[float]) -> str:
             list(handles.values()),
             list(handles),
             loc="outside lower center",
-            ncols=3,
+            ncols=legend,
             frameon=False,
             fontsize=9,
         )

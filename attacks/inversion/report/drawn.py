@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from math import isfinite
 
 from attacks.inversion.bench.cell import FULL
+from attacks.inversion.bench.hidden import hidden_shares, really_hidden
 from attacks.inversion.bench.verdict import Row
-from attacks.inversion.report.curves import Line, Panel, curves_svg
+from attacks.inversion.report.curves import Line, Panel, curves_svg, percent
 from attacks.inversion.report.grouping import choices, knowledge, middle, names, ratios, values
 from attacks.inversion.report.page import DrawnFigure
 
@@ -40,11 +41,26 @@ def figures(rows: Sequence[Row]) -> list[DrawnFigure]:
                 DrawnFigure(
                     title=f"{victim}: {unit.partition(',')[0]} by share of encrypted entries",
                     note=f"{note} Lines are medians over the samples, shades reach from the least to the "
-                    "largest of the attacker who knows the mask.",
+                    f"largest of the attacker who knows the mask.{_asked(here, played)}",
                     svg=curves_svg(panels, played),
                 )
             )
     return drawn
+
+
+def _asked(rows: Sequence[Row], played: Sequence[float]) -> str:
+    """Says where another share is hidden than the one on the axis."""
+    told = []
+    for choice in choices(rows):
+        mine = [row for row in rows if choice.holds(row)]
+        found = [
+            (ratio, really_hidden(ratio, hidden_shares(row for row in mine if row["ratio"] == ratio)))
+            for ratio in played
+        ]
+        each = [f"{percent(ratio)} hides {really}" for ratio, really in found if really]
+        if each:
+            told.append(f"{choice.label} at {', '.join(each)}")
+    return f" Ratios are as asked; really hidden is another share: {'; '.join(told)}." if told else ""
 
 
 def _panel(rows: Sequence[Row], attacker: str, field: str, unit: str, played: Sequence[float]) -> Panel:
@@ -66,7 +82,8 @@ def _panel(rows: Sequence[Row], attacker: str, field: str, unit: str, played: Se
                     Line(label=f"{choice.label}, {PREDICTED}", colour=place, style=":", points=points)
                 )
     hidden = [row for row in rows if row["significance"] == FULL]
-    levels = [("mean image", middle(rows, f"mean_{field}")), ("everything hidden", middle(hidden, field))]
+    usual = "usual words" if field == "token_accuracy" else "mean image"
+    levels = [(usual, middle(rows, f"mean_{field}")), ("everything hidden", middle(hidden, field))]
     shown = [(label, height) for label, height in levels if isfinite(height)]
     return Panel(title=attacker, unit=unit, lines=lines, levels=shown)
 

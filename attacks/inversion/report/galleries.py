@@ -108,7 +108,8 @@ def _gallery(
         if original is not None:
             lines.append([original, *line])
     # References alone, without anything in between, compare nothing.
-    if all(cell is _EMPTY for line in lines for cell in line[2:-1]):
+    inner = slice(1 if choice.perturb else 2, -1)
+    if all(cell is _EMPTY for line in lines for cell in line[inner]):
         return None
     heads = ["original", *(percent(ratio) for _, ratio in columns[:-1]), "all hidden"]
     return Gallery(

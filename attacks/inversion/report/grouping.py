@@ -23,6 +23,8 @@ class Choice:
     @property
     def label(self) -> str:
         """For people."""
+        if self.significance == NONE:
+            return f"{self.perturb} alone"
         return f"{self.significance} + {self.perturb}" if self.perturb else self.significance
 
     def holds(self, row: Row) -> bool:
@@ -37,9 +39,15 @@ def names(rows: Sequence[Row], field: str) -> list[str]:
 
 
 def choices(rows: Sequence[Row]) -> list[Choice]:
-    """Those of the rows, without the references at ratio 0 and 1."""
-    found = [Choice(str(row["significance"]), str(row["perturb"])) for row in rows]
-    return list(dict.fromkeys(one for one in found if one.significance not in (NONE, FULL)))
+    """Those of the rows, without the references at ratio 0 and 1.
+
+    A perturbation without encryption is a choice of its own unless it is another one's ratio 0.
+    """
+    found = dict.fromkeys(Choice(str(row["significance"]), str(row["perturb"])) for row in rows)
+    masked = [one for one in found if one.significance not in (NONE, FULL)]
+    perturbed = {one.perturb for one in masked} | {""}
+    alone = [one for one in found if one.significance == NONE and one.perturb not in perturbed]
+    return masked + alone
 
 
 def ratios(rows: Sequence[Row]) -> list[float]:

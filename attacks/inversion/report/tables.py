@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from math import isfinite, nan
 
+from attacks.inversion.bench.hidden import hidden_shares, really_hidden
+from attacks.inversion.bench.told import labels_counted
 from attacks.inversion.bench.verdict import Row, Status
 from attacks.inversion.report.curves import percent
 from attacks.inversion.report.grouping import choices, middle, names, ratios, values
@@ -33,48 +35,60 @@ def leak_table(rows: Sequence[Row]) -> Table:
                         if mine:
                             lines.append(
                                 [
-                                    *map(_text, (victim, choice.label, percent(ratio), attacker)),
+                                    *map(_text, (victim, choice.label, _asked(ratio, mine), attacker)),
                                     _text("yes" if aware else "no"),
-                                    *_figures(mine),
+                                    *_figures(mine, rows),
                                 ]
                             )
     return Table(
         title="What leaked",
-        note="PSNR and SSIM: median over the samples, and the worst one (the largest: it leaked most). "
-        "Known: the median PSNR of what can be had without the update. Predicted: the information measure. "
+        note="Medians over the samples, and the worst one (the largest: it leaked most). Known: the median "
+        "of what can be had without the update. Predicted: the information measure. Words: in any order. "
+        "Labels: told by the attack, or by the last layer where attacks are given them / by which entries "
+        "are hidden. "
         "Told: the share of samples that are the nearest to their reconstruction among all candidates. "
         "Inconclusive: the attacker does not read this sample in the clear either, so that its failure says "
         "nothing.",
         heads=[
             *("victim", "chosen by", "encrypted", "attacker", "knows mask"),
-            *(
-                "median dB",
-                "worst dB",
-                "known dB",
-                "predicted dB",
-                "SSIM",
-                "labels",
-                "told",
-                "status",
-            ),
+            *(head for field, heads in _SIMILARITIES.items() if values(rows, field) for head in heads),
+            *("labels", "told", "status"),
         ],
         rows=lines,
         names=5,
     )
 
 
-def _figures(rows: Sequence[Row]) -> list[TableCell]:
+_SIMILARITIES = {
+    "psnr_db": ("median dB", "worst dB", "known dB", "predicted dB", "SSIM"),
+    "token_accuracy": ("tokens %", "worst %", "known %", "words %"),
+}
+"""Columns of images, and of text; a table has those that its rows have figures for."""
+
+
+def _figures(rows: Sequence[Row], everyone: Sequence[Row]) -> list[TableCell]:
     statuses = [Status(row["status"]) for row in rows]
     told = " ".join(f"{statuses.count(one)} {one}" for one in Status if one in statuses)
     mark = next((_MARKS[one] for one in _MARKS if one in statuses), "")
-    psnr = values(rows, "psnr_db")
+    found = []
+    if values(everyone, "psnr_db"):
+        found += [
+            _number(middle(rows, "psnr_db"), "{:.1f}"),
+            _number(max(values(rows, "psnr_db"), default=nan), "{:.1f}", mark),
+            _number(middle(rows, "prior_psnr_db"), "{:.1f}"),
+            _number(middle(rows, "psnr_pred_db"), "{:.1f}"),
+            _number(middle(rows, "ssim"), "{:.2f}"),
+        ]
+    if values(everyone, "token_accuracy"):
+        found += [
+            _number(100 * middle(rows, "token_accuracy"), "{:.0f}"),
+            _number(100 * max(values(rows, "token_accuracy"), default=nan), "{:.0f}", mark),
+            _number(100 * middle(rows, "prior_token_accuracy"), "{:.0f}"),
+            _number(100 * middle(rows, "bag_accuracy"), "{:.0f}"),
+        ]
     return [
-        _number(middle(rows, "psnr_db"), "{:.1f}"),
-        _number(max(psnr, default=float("nan")), "{:.1f}", mark),
-        _number(middle(rows, "prior_psnr_db"), "{:.1f}"),
-        _number(middle(rows, "psnr_pred_db"), "{:.1f}"),
-        _number(middle(rows, "ssim"), "{:.2f}"),
-        _share(rows, "label_correct"),
+        *found,
+        _text(labels_counted(rows) or "–"),
         _share(rows, "identified"),
         TableCell(text=told, mark=mark),
     ]
@@ -105,6 +119,11 @@ def cost_table(costs: Sequence[Mapping[str, object]]) -> Table:
         ],
         names=3,
     )
+
+
+def _asked(ratio: float, rows: Sequence[Row]) -> str:
+    really = really_hidden(ratio, hidden_shares(rows))
+    return f"{percent(ratio)} ({really} hidden)" if really else percent(ratio)
 
 
 def _text(text: str) -> TableCell:

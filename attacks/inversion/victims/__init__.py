@@ -16,7 +16,7 @@ from attacks.inversion.victims.mlp import mlp
 from attacks.inversion.victims.resnet import resnet18
 from attacks.inversion.victims.statistics import calibrated, set_running_statistics, smooth_noise
 from attacks.inversion.victims.trained import trained
-from attacks.inversion.victims.transformer import bert, embedded, embedding_name, gpt2
+from attacks.inversion.victims.transformer import bert, embedding_name, gpt2
 from attacks.inversion.victims.victim import Victim
 from secagg.errors import Code, ConfigError
 
@@ -25,7 +25,6 @@ __all__ = [
     "VICTIMS",
     "Victim",
     "calibrated",
-    "embedded",
     "embedding_name",
     "load_victim",
     "trained",
@@ -96,7 +95,7 @@ def load_victim(
         elif kind in _TEXT and path:
             module = _TEXT[kind](shape, classes, path=Path(path).expanduser())
         elif path:
-            module = custom(name, shape, classes)
+            module = custom(name, shape, classes, seed=seed)
         else:
             raise ConfigError(
                 Code.CONFIG_INVALID,

@@ -132,19 +132,6 @@ def embedding_name(victim: Victim) -> str:
     return name
 
 
-def embedded(victim: Victim, parameters: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Word embeddings of tokens, in whose place ``outputs`` takes them; [B, tokens, width].
-
-    Args:
-        parameters: flat, [d].
-        tokens: int64 [B, tokens].
-
-    Raises:
-        ConfigError: CONFIG_INVALID if the victim takes no text.
-    """
-    return victim.named(parameters)[embedding_name(victim)][tokens]
-
-
 def _transformers() -> Any:
     try:
         import transformers

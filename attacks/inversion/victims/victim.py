@@ -91,9 +91,16 @@ class Victim:
         Args:
             parameters: flat, [d].
             inputs: [B, *shape]; of text token ids, int64, or embeddings, [B, tokens, width].
+
+        Raises:
+            ConfigError: CONFIG_INVALID if the module returns something else than a tensor.
         """
         outputs = torch.func.functional_call(self.module, dict(self.named(parameters)), (inputs,))
-        assert isinstance(outputs, torch.Tensor)
+        if not isinstance(outputs, torch.Tensor):
+            raise ConfigError(
+                Code.CONFIG_INVALID,
+                f"victim {self.name} gives a {type(outputs).__name__}; one tensor of logits is needed",
+            )
         return outputs
 
     def loss(self, parameters: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

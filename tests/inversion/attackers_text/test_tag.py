@@ -6,7 +6,7 @@ from text_cases import exposed, sentences, small_victim
 from attacks.inversion.attackers.attacker import Budget, Status
 from attacks.inversion.attackers.tag import Tag, _Objective, nearest_words
 from attacks.inversion.attackers.text_layers import reads_text
-from attacks.inversion.victims.transformer import embedded
+from attacks.inversion.victims import embedding_name
 
 SHORT = sentences([[17, 40, 5]], [1])
 
@@ -16,7 +16,7 @@ def test_words_are_those_at_the_smallest_angle() -> None:
     victim = small_victim("bert", tokens=3)
     parameters = victim.parameters()
     vectors = victim.named(parameters)["bert.embeddings.word_embeddings.weight"]
-    found = nearest_words(vectors, 3 * embedded(victim, parameters, SHORT.inputs))
+    found = nearest_words(vectors, 3 * vectors[SHORT.inputs])
     assert reads_text(victim) and found.tolist() == SHORT.inputs.tolist()
 
 
@@ -24,7 +24,7 @@ def test_true_embeddings_leave_nothing_to_match() -> None:
     """Loss 0 at the truth with any part hidden; not the naive attacker's: zeros aren't what was there."""
     victim = small_victim("gpt2", tokens=3)
     exposure = exposed(victim, SHORT, ratio=0.1)
-    truth = embedded(victim, exposure.parameters, SHORT.inputs)
+    truth = victim.named(exposure.parameters)[embedding_name(victim)][SHORT.inputs]
     losses = [
         float(_Objective(e, alpha=0.1, decay=1.0)(truth, SHORT.labels))
         for e in (exposure, exposure.seen_by(aware=False))

@@ -27,6 +27,11 @@ def row(significance: str, ratio: float, base_db: float | None, **changes: Any) 
         "psnr_pred_db": PRIOR_DB,
         "mean_psnr_db": PRIOR_DB,
         "mean_ssim": 0.2,
+        "hidden_share": ratio,
+        "label_correct": None,
+        "label_from_mask": None,
+        "label_from_update": None,
+        "label_chance": 0.1,
     }
     return usual | changes
 

@@ -41,7 +41,8 @@ def advice(*ratios, clear_db=50.0, more=()):
         ([HOLDS, DIVERGES], None, Finding.INCONCLUSIVE),
         # What shows only in the shapes counts as well.
         ([{"ssim": 0.31}], None, Finding.LEAKS),
-        ([{"identified": True}], None, Finding.LEAKS),
+        # One of a hundred candidates, once: with a probability of 1% it is luck.
+        ([{"identified": True}], 0.1, Finding.HOLDS),
     ],
 )
 def test_advice_is_the_smallest_ratio_from_which_on_nothing_is_found(ratios, ratio, finding):
@@ -70,10 +71,27 @@ def test_one_sample_that_leaks_is_enough():
 
 def test_every_sample_needs_an_attacker_that_can_read_it():
     """A sample nobody tried at this ratio, or nobody can read in the clear, leaves the advice open."""
-    untried = advice(HOLDS, more=references(1))
+    more = [*references(1), row("magnitude", 0.1, PRIOR_DB, sample=1)]
+    untried = advice(HOLDS, HOLDS, more=more)
     assert untried.ratio is None and "1 of 2 samples" in untried.text
+    assert [one.finding for one in untried.judgements] == [Finding.HOLDS, Finding.INCONCLUSIVE]
     unread = advice(HOLDS, more=[*references(1, clear_db=PRIOR_DB), row("magnitude", 0.1, 9.0, sample=1)])
     assert unread.ratio is None and unread.finding is Finding.INCONCLUSIVE
+
+
+def test_samples_count_that_were_attacked_under_the_protection():
+    """Of a recorded run some rounds are hidden whole: what nobody could attack decides nothing."""
+    hidden_whole = [row(NONE, 0.0, 50.0, sample=1), row(FULL, 1.0, PRIOR_DB, sample=1)]
+    other = [*references(2), row("random", 0.3, PRIOR_DB, sample=2)]
+    rows = [*references(), row("magnitude", 0.1, PRIOR_DB), *hidden_whole, *other]
+    found = {one.significance: one.ratio for one in advise(judged(rows, MARGINS), MARGINS)}
+    assert found == {"magnitude": 0.1, "random": 0.3}
+
+
+def test_who_gains_little_in_the_clear_supports_no_ratio():
+    """3 dB beat the margin and are a leak, but whoever fails after that has hardly lost anything."""
+    assert advice(HOLDS, clear_db=PRIOR_DB + 3).finding is Finding.INCONCLUSIVE
+    assert advice(HOLDS, clear_db=PRIOR_DB + 6.1).ratio == 0.1
 
 
 def test_a_weak_attacker_neither_spoils_nor_supports_the_advice():
@@ -137,12 +155,21 @@ def text_advice(**changes):
     return found
 
 
-def test_advice_on_text_rests_on_attackers_alone_and_says_so():
-    """Words have no PSNR_pred to agree; that does not make every ratio inconclusive."""
+def test_no_ratio_holds_for_text_as_nothing_measures_what_it_tells():
+    """That attackers fail is all there is, and it is said from where on they do."""
     found = text_advice(token_accuracy=2 / 16)
-    assert (found.ratio, found.finding) == (0.5, Finding.HOLDS)
-    assert "attackers alone" in found.text and "information measure agrees" not in found.text
-    assert "dB" not in found.text
+    assert (found.ratio, found.finding) == (None, Finding.INCONCLUSIVE)
+    assert found.text == (
+        "none: use full; no attacker reads anything from 0.5 on, but there is no measure of information for "
+        "tokens"
+    )
+    assert found.judgements[-1].unmeasured
+
+
+def test_images_without_a_measure_are_inconclusive_from_where_attackers_fail():
+    found = advice(LEAKS, UNMEASURED, UNMEASURED)
+    assert found.text.startswith("none: use full; no attacker reads anything from 0.2 on, but there is no")
+    assert not advice(UNMEASURED, DIVERGES).text.startswith("none: use full; no attacker")
 
 
 def test_words_without_their_order_are_a_leak():
@@ -152,7 +179,53 @@ def test_words_without_their_order_are_a_leak():
     assert "56% of the worst one's words, in any order (known without the update: 12%)" in found.text
 
 
+def test_what_shows_in_the_shapes_alone_is_said_in_ssim():
+    """PSNR would be below what is known, and contradict the finding."""
+    found = advice({"ssim": 0.5, "psnr_db": PRIOR_DB - 2})
+    assert "reads 1 of 1 samples, the worst at 0.50 of SSIM (known without the update: 0.20)" in found.text
+    assert "the worst at 30.0 dB (known without the update: 10.0 dB)" in advice(LEAKS).text
+
+
 def test_an_attacker_that_cannot_begin_on_text_decides_nothing():
     """As the span check where no visible entry differs from zero."""
     found = text_advice(ended="unsuited", token_accuracy=None, bag_accuracy=None)
     assert (found.ratio, found.finding) == (None, Finding.INCONCLUSIVE)
+
+
+@pytest.mark.parametrize(
+    ("share", "really"), [(0.1, ""), (0.109, ""), (0.46, "46%"), (None, ""), (0.05, "5%")]
+)
+def test_what_is_really_hidden_is_said_where_it_is_not_what_was_asked(share, really):
+    """Whole layers are hidden: 10% asked may be half of the update, or less than was asked."""
+    found = advice({"hidden_share": share})
+    assert found.really == really == found.judgements[0].really
+    assert found.text.startswith(f"0.1 asked, {really} hidden: " if really else "0.1: ")
+    leaking = advice(LEAKS | {"hidden_share": share})
+    assert leaking.text.startswith(
+        f"none: use full; at 0.1 ({really} hidden)," if really else "none: use full"
+    )
+    assert ("hidden)" in leaking.text) == bool(really)
+
+
+def test_shares_that_differ_from_sample_to_sample_are_a_range():
+    more = [*references(1), row("magnitude", 0.1, PRIOR_DB, sample=1, hidden_share=0.2)]
+    assert advice({"hidden_share": 0.46}, more=more).really == "20% to 46%"
+
+
+@pytest.mark.parametrize(
+    ("changes", "ratio", "finding"),
+    [
+        ({}, 0.0, Finding.HOLDS),
+        ({"psnr_db": 30.0}, None, Finding.LEAKS),
+        ({"psnr_pred_db": PRIOR_DB + 1.1}, None, Finding.INFORMATION),
+        ({"ended": "diverged", "psnr_db": None}, None, Finding.INCONCLUSIVE),
+    ],
+)
+def test_a_perturbation_without_encryption_has_its_own_advice(changes, ratio, finding):
+    rows = [*references(), row(NONE, 0.0, PRIOR_DB, perturb="noise:0.1", **changes)]
+    (found,) = advise(judged(rows, MARGINS), MARGINS)
+    assert (found.significance, found.perturb) == (NONE, "noise:0.1")
+    assert (found.ratio, found.finding) == (ratio, finding)
+    start = "0: under noise:0.1 alone" if ratio == 0 else "none: use full"
+    assert found.text.startswith(start) and "noise:0.1" in found.text
+    assert found.flat()["ratio"] == ratio

@@ -1,14 +1,16 @@
 """Cells: their keys, their seeds, their store, and how long they may take."""
 
 import json
+import sqlite3
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from attacks.inversion.bench.cell import Cell, Setting, cell_of
 from attacks.inversion.bench.clock import Clock
-from attacks.inversion.bench.store import RECONSTRUCTION, STORE_FILE, Outcome, Store
+from attacks.inversion.bench.store import RECONSTRUCTION, STORE_FILE, STORE_VERSION, Outcome, Store
 from secagg.errors import Code, ConfigError
 
 SETTING = Setting(dataset="digits", seed=3)
@@ -75,3 +77,14 @@ def test_time_left_follows_what_cells_of_the_same_attacker_took():
     assert clock.left_s() == pytest.approx((3 * 10 + 4 * 1) / 2)
     clock.ended(slow, None)
     assert clock.left_s() == pytest.approx((2 * 10 + 4 * 1) / 2)
+
+
+def test_a_store_of_another_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    """What a later build wrote may mean something else; nothing of it is touched."""
+    Store(tmp_path).__exit__()
+    with sqlite3.connect(tmp_path / STORE_FILE) as database:
+        database.execute(f"PRAGMA user_version = {STORE_VERSION + 1}")
+    with pytest.raises(ConfigError, match="version"):
+        Store(tmp_path)
+    with sqlite3.connect(tmp_path / STORE_FILE) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (STORE_VERSION + 1,)

@@ -27,6 +27,9 @@ def status(clear_db: float | None, **changes: object) -> str:
         (50.0, {"ssim": 0.31}, Status.LEAKED),
         # The attack fails in the clear too: that it fails here says nothing.
         (PRIOR_DB + 0.9, {}, Status.INCONCLUSIVE),
+        # So it does if it hardly beats what is known: it has nothing to lose.
+        (PRIOR_DB + 5.9, {}, Status.INCONCLUSIVE),
+        (PRIOR_DB + 6.1, {}, Status.RESISTED),
         (None, {}, Status.INCONCLUSIVE),
         # What it does find is a leak all the same.
         (PRIOR_DB, {"psnr_db": 30.0}, Status.LEAKED),
@@ -49,6 +52,40 @@ def test_a_row_says_what_follows_and_no_more(clear_db, changes, expected):
 def test_the_reference_in_the_clear_is_never_said_to_resist(clear_db, expected):
     clear, hidden = judged(references(clear_db=clear_db), MARGINS)
     assert (clear["status"], hidden["status"]) == (expected, Status.REFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("clear", "expected"),
+    [
+        ({"ssim": 0.49}, Status.INCONCLUSIVE),
+        ({"ssim": 0.51}, Status.RESISTED),
+        ({"identified": True}, Status.RESISTED),
+        ({"token_accuracy": 0.35, "mean_token_accuracy": 0.1}, Status.INCONCLUSIVE),
+        ({"token_accuracy": 0.45, "mean_token_accuracy": 0.1}, Status.RESISTED),
+        ({"bag_accuracy": 0.45, "mean_bag_accuracy": 0.1}, Status.RESISTED),
+    ],
+)
+def test_an_attacker_is_able_by_any_figure_that_shows_what_the_sample_is(clear, expected):
+    """Or by telling it from all candidates."""
+    rows = [row(NONE, 0.0, PRIOR_DB, **clear), row(FULL, 1.0, 7.0), row("magnitude", 0.5, PRIOR_DB)]
+    assert judged(rows, MARGINS)[-1]["status"] == expected
+
+
+def test_a_sample_that_the_prior_tells_from_all_candidates_shows_nobody_s_ability():
+    clear, hidden = references(clear_db=PRIOR_DB)
+    rows = [clear | {"identified": True}, hidden | {"identified": True}, row("magnitude", 0.5, PRIOR_DB)]
+    assert judged(rows, MARGINS)[-1]["status"] == Status.INCONCLUSIVE
+
+
+def test_who_identifies_a_sample_in_the_clear_reads_it_there():
+    clear, hidden = references(clear_db=PRIOR_DB)
+    assert judged([clear | {"identified": True}, hidden], MARGINS)[0]["status"] == Status.LEAKED
+
+
+def test_larger_margins_ask_for_as_much_of_who_is_to_be_able():
+    """A leak in the clear is the least that an able attacker has to show."""
+    rows = [*references(clear_db=PRIOR_DB + 7), row("magnitude", 0.5, PRIOR_DB)]
+    assert judged(rows, Margins(psnr_db=8.0))[-1]["status"] == Status.INCONCLUSIVE
 
 
 def test_an_attack_that_diverged_in_the_clear_makes_later_failures_inconclusive():

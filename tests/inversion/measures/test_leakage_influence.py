@@ -81,10 +81,9 @@ def test_counting_bound_counts_numbers_that_can_differ() -> None:
     found = measure(exposed(victim, batch, random_mask(victim, 0.3)), batch)
     assert found.input_numbers == 2 * PIXELS
     assert found.counting_ratio == pytest.approx(1 - 2 * PIXELS / victim.size)
-    assert found.determined == (found.nonzero_visible >= 18)
     batch = samples(victim, 5)
     found = measure(exposed(victim, batch, nothing(victim)), batch)
-    assert found.counting_ratio == 0 and not found.determined
+    assert found.counting_ratio == 0
     dead = lenet(sigmoid=False)
     batch = samples(dead, 1)
     matrix = jacobian(dead, dead.parameters(), TRAINING, batch)

@@ -104,7 +104,7 @@ def test_nothing_visible_leaves_the_prior(method: str) -> None:
     found = measure(exposure, batch, method)  # type: ignore[arg-type]
     assert found.psnr_pred_db == pytest.approx(BLIND_DB, abs=1e-9)
     assert found.leaked_dimensions == pytest.approx(0, abs=1e-9)
-    assert (found.visible, found.nonzero_visible, found.determined) == (0, 0, False)
+    assert (found.visible, found.nonzero_visible) == (0, 0)
     images = torch.rand(50, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     prior = Prior.empirical(images)
     assert prior.covariance is not None
@@ -207,6 +207,18 @@ def test_empirical_prior_is_shrunk_as_ledoit_and_wolf_say() -> None:
     assert 0 < share < 1
     found = Prior.empirical(images).covariance
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=1e-10, atol=1e-12)
+
+
+def test_a_prior_s_root_is_worked_out_once() -> None:
+    """L·Lᵀ = Σx; measures ask for it again and again, and get the same L without another decomposition."""
+    images = torch.rand(50, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    prior = Prior.empirical(images)
+    root = prior.root(16)
+    assert isinstance(root, torch.Tensor) and prior.covariance is not None
+    torch.testing.assert_close(root @ root.T, prior.covariance, rtol=1e-12, atol=1e-14)
+    assert prior.root(16) is root
+    with pytest.raises(ConfigError, match="these have 9"):
+        prior.root(9)
 
 
 def test_a_prior_that_knows_neighbours_predicts_more() -> None:

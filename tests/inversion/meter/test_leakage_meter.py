@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from attacks.inversion.attackers.attacker import Reconstruction, Status
-from attacks.inversion.meter import Meter, Reading
+from attacks.inversion.meter import SHORT, Meter, Reading
 from attacks.inversion.recorded import batch_of
 from attacks.inversion.training import Training
 from secagg.adapters.pytorch import tensors_from
@@ -133,6 +133,11 @@ def test_samples_of_another_kind_are_refused():
     assert caught.value.code is Code.CONFIG_INVALID
 
 
+def test_a_reading_does_not_depend_on_how_fast_a_machine_is():
+    """Attacks are bounded by iterations; a clock would make their figures those of the machine."""
+    assert SHORT.seconds == float("inf") and SHORT.effort < 1
+
+
 def test_a_run_prints_what_a_client_measured_before_its_first_row(tmp_path):
     """``secagg run --meter``: two lines above the table, figures in result.json, no recording left."""
     command = [
@@ -144,8 +149,29 @@ def test_a_run_prints_what_a_client_measured_before_its_first_row(tmp_path):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     said = next(at for at, line in enumerate(lines) if "visible 70% of 650 entries" in line)
-    assert lines[said].startswith("client-1: ") and "labels read from it" in lines[said + 1]
+    assert lines[said].startswith("client-1: round 1: ") and "labels read from it" in lines[said + 1]
     assert said < next(at for at, line in enumerate(lines) if line.split()[:1] == ["round"])
     meter = json.loads((tmp_path / "result.json").read_text())["meter"]
     assert (meter["client"], meter["round"], meter["size"], meter["samples"]) == ("client-1", 1, 650, 1)
     assert meter["psnr_attack_db"] > BLIND_DB
+
+
+def test_under_a_mask_by_magnitude_the_first_round_that_shows_something_is_measured(tmp_path):
+    """Round 1 is hidden whole, as there is no aggregate to choose by: a client says that it waits.
+
+    What it measures before its next upload, a third of the entries hidden, is what the run's result says.
+    """
+    command = [
+        sys.executable, "-m", "secagg.cli", "run", "--meter", "--clients", "2", "--rounds", "3",
+        "--samples", "2", "--local-epochs", "1", "--model", "linear", "--protect", "selective",
+        "--significance", "magnitude", "--ratio", "0.3", "--out", str(tmp_path),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("client-1: ")]
+    assert lines[0].startswith("client-1: round 1: nothing is visible yet") and "measures again" in lines[0]
+    assert lines[1].startswith("client-1: round 2: visible 70% of 650 entries")
+    assert len(lines) == 3 and "labels read from it" in lines[2]
+    meter = json.loads((tmp_path / "result.json").read_text())["meter"]
+    assert (meter["round"], meter["visible"], meter["size"]) == (2, 455, 650)
+    assert meter["psnr_bound_db"] > BLIND_DB + 10

@@ -69,8 +69,8 @@ def test_median_and_worst_are_of_samples() -> None:
     assert sorted(scores.psnr_db) == pytest.approx([20, 40, 60])
     assert (scores.median_psnr_db, scores.worst_psnr_db) == pytest.approx((40, 60))
     assert scores.worst("mse") == pytest.approx(1e-6)
-    assert scores.label_accuracy == 1.0 and len(scores) == 3
-    assert np.isnan(scores.identification_rate) and np.isnan(scores.rouge1).all()
+    assert scores.label_correct.all() and len(scores) == 3
+    assert scores.identified is None and np.isnan(scores.rouge1).all()
 
 
 def test_pictures_are_compared_within_their_range() -> None:
@@ -87,7 +87,7 @@ def test_identification_needs_the_sample_to_be_strictly_nearest() -> None:
     pool = pictures(20, seed=5).inputs
     original = Batch(inputs=pool[:3], labels=torch.zeros(3).long())
     near = compare(original, found(pool[:3].flip(0) + 0.01, original.labels), candidates=pool)
-    assert near.identification_rate == 1.0
+    assert near.identified is not None and near.identified.all()
     mean = pool.mean(dim=0).expand(20, 1, 8, 8)
     assert identified(mean, pool, pool, psnr_db).sum() <= 1
     tie = torch.tensor([[0.0], [1.0]])
@@ -117,7 +117,8 @@ def test_text_is_matched_and_scored_as_tokens() -> None:
     assert scores.token_accuracy.tolist() == [1.0, 0.5] and scores.bag_accuracy.tolist() == [1.0, 1.0]
     assert scores.rouge1.tolist() == [1.0, 1.0] and scores.rouge2[1] == pytest.approx(1 / 3)
     assert scores.rouge_l.tolist() == [1.0, 0.75]
-    assert scores.label_accuracy == 1.0 and scores.identification_rate == 1.0
+    assert scores.label_correct.all()
+    assert scores.identified is not None and scores.identified.all()
     assert np.isnan(scores.psnr_db).all()
 
 

@@ -42,6 +42,15 @@ def plain_run(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def magnitude_run(tmp_path_factory) -> Path:
+    """Round 1 is hidden whole, as there is no aggregate to choose by; round 2 is not."""
+    return recorded_run(
+        tmp_path_factory.mktemp("magnitude"), clients=2, rounds=2, samples=3, local_epochs=1,
+        protect="selective", significance="magnitude", ratio=0.1,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
 def full_run(tmp_path_factory) -> Path:
     return recorded_run(
         tmp_path_factory.mktemp("full"), clients=2, rounds=1, samples=2, local_epochs=1, protect="full"

@@ -1,7 +1,9 @@
 """What a run recorded, as exposures: the relation between what was sent and the samples must hold."""
 
 import json
+from shutil import copytree
 
+import numpy as np
 import pytest
 import torch
 
@@ -99,15 +101,34 @@ def test_a_changed_account_of_the_run_is_refused(full_run, tmp_path, change):
     assert caught.value.code is Code.DATA_MALFORMED
 
 
-@pytest.mark.parametrize(("samples", "size", "steps"), [(5, 8, 1), (8, 8, 1), (16, 8, 2)])
-def test_equal_batches_are_steps(samples, size, steps):
-    schedule = Schedule(epochs=3, batch_size=size, learning_rate=0.5, momentum=0.25)
+@pytest.mark.parametrize("samples", [1, 5, 8])
+def test_one_batch_per_epoch_is_one_step_per_epoch(samples):
+    schedule = Schedule(epochs=3, batch_size=8, learning_rate=0.5, momentum=0.25)
     training = training_of(schedule, samples)
-    assert (training.steps, training.epochs, training.momentum) == (steps, 3, 0.25)
+    assert (training.steps, training.epochs, training.momentum) == (1, 3, 0.25)
 
 
-@pytest.mark.parametrize("samples", [9, 10, 12, 17])
-def test_unequal_batches_are_refused_with_a_way_out(samples):
+@pytest.mark.parametrize("samples", [9, 12, 16, 17])
+def test_several_batches_per_epoch_are_refused_with_a_way_out(samples):
+    """Whether they are equal or not: which samples are together in one is drawn anew in every epoch."""
     schedule = Schedule(epochs=1, batch_size=8, learning_rate=0.5, momentum=0.0)
-    with pytest.raises(ConfigError, match=f"--batch-size {samples} or more"):
+    with pytest.raises(ConfigError, match=f"--batch-size {samples} or more") as caught:
         training_of(schedule, samples)
+    assert caught.value.code is Code.CONFIG_INVALID and "shuffled" in caught.value.message
+
+
+def test_a_run_in_several_batches_is_refused_whole(plain_run, tmp_path):
+    """Its references would be of another update than the one that was sent."""
+    copy = tmp_path / RECORDING
+    copytree(plain_run / RECORDING, copy)
+    fields = json.loads((copy / ABOUT_FILE).read_text())
+    fields["schedule"]["batch_size"] = 1
+    (copy / ABOUT_FILE).write_text(json.dumps(fields))
+    assert exposures_of(tmp_path)
+    for path in (copy / "server").rglob("client-3.npz"):
+        with np.load(path) as archive:
+            arrays = dict(archive)
+        about = {**json.loads(arrays["about"].tobytes()), "sample_count": 2}
+        np.savez(path, **{**arrays, "about": np.frombuffer(json.dumps(about).encode(), np.uint8)})
+    with pytest.raises(ConfigError, match="client-3 trains on 2 samples in batches of 1"):
+        exposures_of(tmp_path)

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from attacks.inversion.attackers.sme import _Segment
 from attacks.inversion.batch import Batch
+from attacks.inversion.protections import Evidence, Protection
 from attacks.inversion.training import Training
 from attacks.inversion.victims import load_victim
 from secagg.errors import Code, ConfigError
@@ -45,6 +47,52 @@ def test_a_constant_gradient_is_the_update_whatever_the_momentum():
     gradient = VICTIM.gradient(VICTIM.parameters(), samples.inputs, samples.labels)
     update = training.update(VICTIM, VICTIM.parameters(), samples)
     torch.testing.assert_close(update, gradient, rtol=1e-6, atol=1e-9)
+
+
+def test_scores_look_at_the_model_where_momentum_ends() -> None:
+    """``Evidence.latest`` is θ_T of the textbook loop, to rounding; T·η·update would fall short by half."""
+    training, start, samples = (
+        Training(epochs=3, learning_rate=0.3, momentum=0.9),
+        VICTIM.parameters(),
+        batch(),
+    )
+    at, velocity = start.clone(), torch.zeros_like(start)
+    for _ in range(3):
+        velocity = 0.9 * velocity + VICTIM.gradient(at, samples.inputs, samples.labels)
+        at = at - 0.3 * velocity
+    evidence = Evidence(
+        victim=VICTIM,
+        parameters=start,
+        training=training,
+        batch=samples,
+        update=training.update(VICTIM, start, samples),
+    )
+    torch.testing.assert_close(evidence.latest, at, rtol=1e-12, atol=1e-14)
+
+
+def test_the_next_round_starts_where_momentum_has_led() -> None:
+    """A federation of one: round 2's θ_0 is the client's θ_T."""
+    training, start = Training(epochs=3, learning_rate=0.3, momentum=0.9), VICTIM.parameters()
+    last = Protection.parse("none").expose_rounds(
+        VICTIM, start, training, batch(), rounds=2, seed=0, precision="float64"
+    )
+    moved = 0.3 * training.weight * training.update(VICTIM, start, batch())
+    torch.testing.assert_close(last.parameters, start - moved, rtol=1e-12, atol=1e-14)
+
+
+def test_the_surrogate_model_lies_on_the_way_to_where_momentum_has_led() -> None:
+    """SME's α = 1 is θ_0 and α = 0 is θ_T, all of the update being visible."""
+    training, samples = Training(epochs=3, learning_rate=0.3, momentum=0.9), batch()
+    exposure = Protection.parse("none").expose(
+        VICTIM, VICTIM.parameters(), training, samples, seed=0, precision="float64"
+    )
+    ended = exposure.parameters - 0.3 * training.weight * exposure.visible
+    segment = _Segment(exposure)
+    for alpha, model in ((1.0, exposure.parameters), (0.0, ended)):
+        gradient = VICTIM.gradient(model, samples.inputs, samples.labels)
+        cosine = torch.nn.functional.cosine_similarity(gradient, exposure.visible, dim=0)
+        found = segment.angle(samples.inputs, samples.labels, torch.tensor(alpha, dtype=torch.float64))
+        torch.testing.assert_close(found, 1 - cosine, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("momentum", [-0.1, 1.0, float("nan")])

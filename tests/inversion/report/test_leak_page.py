@@ -8,14 +8,18 @@ import re
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from report_rows import RATIOS, SAMPLES, cells, picture_of, rows
 
-from attacks.inversion.bench.advice import advise
+from attacks.inversion.bench.advice import Advice, Finding, Judgement, advise
+from attacks.inversion.bench.cell import FULL, NONE
 from attacks.inversion.bench.verdict import Margins
 from attacks.inversion.report.content import Findings, page_of
+from attacks.inversion.report.drawn import figures
+from attacks.inversion.report.grouping import choices
 from attacks.inversion.report.page import write_page
 from attacks.inversion.report.pictures import data_uri
 from attacks.inversion.report.tables import leak_table
@@ -128,6 +132,99 @@ def test_the_table_has_medians_and_the_worst_sample() -> None:
     assert line[at["median dB"]].text == "48.0"
     assert line[at["worst dB"]].text == "50.0"
     assert line[at["worst dB"]].mark == "bad"
+
+
+def test_a_table_counts_labels_by_the_attack_and_by_the_mask() -> None:
+    """Whoever doesn't know the mask learns nothing from it."""
+    table = leak_table(rows())
+    at = table.heads.index("labels")
+    found = {(line[1].text, line[2].text, line[4].text): line[at].text for line in table.rows}
+    assert found[("magnitude", "10%", "yes")] == "2/2 / 1/2"
+    assert found[("magnitude", "10%", "no")] == "2/2"
+    assert found[("magnitude", "0%", "yes")] == "2/2 / –"
+
+
+def judgement(ratio: float, finding: Finding, **changes: Any) -> Judgement:
+    """Of a made-up advice."""
+    return Judgement(ratio=ratio, finding=finding, why="so it was measured", **changes)
+
+
+def advice(
+    *judgements: Judgement, ratio: float | None, significance: str = "magnitude", perturb: str = ""
+) -> Advice:
+    """Of these judgements."""
+    return Advice(
+        victim="lenet",
+        significance=significance,
+        perturb=perturb,
+        ratio=ratio,
+        finding=judgements[-1].finding,
+        text="",
+        judgements=judgements,
+        labels=judgements[-1].labels,
+    )
+
+
+def headline(one: Advice) -> tuple[str, str, list[str]]:
+    """Kind, text and reasons of the page's answer."""
+    page = page_of(
+        Findings(
+            rows=rows(),
+            advice=[one],
+            margins=Margins(),
+            pictures=(),
+            costs=(),
+            facts=(),
+            command="",
+            made_with="",
+        )
+    )
+    (answer,) = page.answers
+    return answer.kind, answer.text, list(answer.reasons)
+
+
+def test_a_headline_says_that_labels_are_told_and_what_is_really_hidden() -> None:
+    """A green answer that left either out would mislead."""
+    labels = "labels are told for 8 of 8 samples by which entries are hidden"
+    shares = {"least_hidden": 0.46, "most_hidden": 0.46}
+    kind, text, reasons = headline(advice(judgement(0.1, Finding.HOLDS, labels=labels, **shares), ratio=0.1))
+    assert kind == "ratio"
+    assert text == f"lenet, chosen by magnitude: encrypt at least 10% (asked; 46% hidden); {labels}"
+    assert reasons[0] == f"10% asked, 46% hidden: so it was measured; {labels}."
+    kind, text, reasons = headline(advice(judgement(0.1, Finding.HOLDS), ratio=0.1))
+    assert text == "lenet, chosen by magnitude: encrypt at least 10%"
+    assert reasons[0] == "10% encrypted: so it was measured."
+
+
+def test_a_perturbation_without_encryption_has_an_answer() -> None:
+    """Its only ratio is 0."""
+    noise = {"significance": NONE, "perturb": "noise:0.1"}
+    kind, text, reasons = headline(advice(judgement(0.0, Finding.LEAKS), ratio=None, **noise))
+    assert (kind, text) == ("none", "lenet, noise:0.1 alone: none, use full")
+    assert reasons == ["Under noise:0.1: so it was measured."]
+    kind, text, _ = headline(advice(judgement(0.0, Finding.HOLDS), ratio=0.0, **noise))
+    assert (kind, text) == ("ratio", "lenet, noise:0.1 alone: holds without encryption")
+
+
+def test_table_and_captions_say_what_is_really_hidden() -> None:
+    """Where it is another share than the one that was asked for."""
+    plain = figures(rows())[0].note
+    assert "asked" not in plain
+    found = [row | {"hidden_share": 0.46} if row["ratio"] == 0.1 else row for row in rows()]
+    (line,) = {line[2].text for line in leak_table(found).rows if line[2].text.startswith("10%")}
+    assert line == "10% (46% hidden)"
+    assert figures(found)[0].note.endswith(
+        "really hidden is another share: magnitude at 10% hides 46%; random at 10% hides 46%."
+    )
+
+
+def test_a_perturbation_alone_is_a_choice_unless_it_is_another_one_s_ratio_0() -> None:
+    """Otherwise its rows would be in no table and no picture."""
+    named = [("magnitude", ""), (NONE, ""), (FULL, ""), (NONE, "noise:0.1")]
+    made = [{"significance": significance, "perturb": perturb} for significance, perturb in named]
+    assert [one.label for one in choices(made)] == ["magnitude", "noise:0.1 alone"]
+    made.append({"significance": "random", "perturb": "noise:0.1"})
+    assert [one.label for one in choices(made)] == ["magnitude", "random + noise:0.1"]
 
 
 def test_what_is_no_number_is_drawn_black() -> None:

@@ -35,6 +35,5 @@ class Evidence:
 
     @property
     def latest(self) -> torch.Tensor:
-        """θ_T = θ_0 − T·learning_rate·update, where training ended, [d]."""
-        steps = self.training.epochs * self.training.steps
-        return self.parameters - steps * self.training.learning_rate * self.update
+        """θ_T = θ_0 − learning_rate·weight·update, where training ended, [d]."""
+        return self.parameters - self.training.learning_rate * self.training.weight * self.update
