@@ -39,9 +39,9 @@ class DDFedHardened(GramRule):
     2. *Direction.* Three cosines are added: with the consensus of the others, with the last step g − g', and
        with g (training a network lengthens it). The latter two are hints that count if their medians are
        positive, up to them: g and g' are public, and an attacker can point along them. The worst is dropped,
-       if its sum is not above max(0.05, median/5) or its cosine with the consensus not above −0.35, and the sums
-       are taken anew without it, until all are. Where hints are weak (after the first round, median sum below
-       0.15: few of many clients take part in a round, or their data have little in common), honest sums
+       if its sum is not above max(0.05, median/5) or its cosine with the consensus not above −0.35, and the
+       sums are taken anew without it, until all are. Where hints are weak (after the first round, median sum
+       below 0.15: few of many clients take part in a round, or their data have little in common), honest sums
        straddle 0: the least is lowered to 2.5 deviations below the median, and lengths may be three
        deviations of their logarithm above it. Deviations are 1.4826 median absolute ones.
     3. *The last layer by itself* must not point against the others': the same sum above −0.75·max(1, median).

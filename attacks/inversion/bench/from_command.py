@@ -9,12 +9,14 @@ from time import monotonic
 from rich.console import Console
 
 from attacks.inversion.bench.advice import advise
+from attacks.inversion.bench.cell import FULL, NONE
 from attacks.inversion.bench.clock import duration
 from attacks.inversion.bench.command import EXIT_INTERRUPTED
 from attacks.inversion.bench.from_run import Played, Trial, play
 from attacks.inversion.bench.page import write_run_page
 from attacks.inversion.bench.store import PRIVATE
 from attacks.inversion.bench.tables import margins_text, print_tables
+from attacks.inversion.bench.verdict import Status
 from secagg.overhead.sweep import out_folder
 from secagg.simulation.result import write_result
 
@@ -76,8 +78,10 @@ def attack_run(run: Path, trial: Trial, *, out: Path, command: str, console: Con
         command=command,
     )
     print_tables(rows, advice, (), console)
+    if not advice:
+        console.print(f"\n{_unmasked(played)}", highlight=False, soft_wrap=True)
     console.print(f"\n{margins_text(trial.margins)}", highlight=False, soft_wrap=True, style="dim")
-    console.print(f"wrote {out / 'result.json'} and {page}", highlight=False, soft_wrap=True)
+    console.print(f"wrote {out / 'result.json'} and {page}", highlight=False, markup=False, soft_wrap=True)
     return 0 if played.complete else EXIT_INTERRUPTED
 
 
@@ -92,9 +96,24 @@ def _facts(played: Played, trial: Trial) -> list[str]:
         more.append(f"nothing was visible in round {numbers}: no mask is judged by its updates")
     if not played.complete:
         more.append(f"interrupted: {played.ended} of {played.attacks} attacks ended")
+    if all(row["significance"] in (NONE, FULL) for row in rows):
+        more.append(_unmasked(played))
     return [
         f"{samples} samples in updates of {', '.join(clients)}; rounds {', '.join(map(str, rounds))}",
         f"labels are {'known to' if trial.labels_known else 'inferred by'} attackers, who know the base "
         "model: a curious server with one client on its side",
         *more,
     ]
+
+
+def _unmasked(played: Played) -> str:
+    """The answer where no mask was there to judge: everything had been encrypted, or nothing."""
+    clear = [row for row in played.rows if row["significance"] == NONE]
+    samples = {row["sample"] for row in clear}
+    read = {row["sample"] for row in clear if row["status"] == Status.LEAKED}
+    if played.blank_rounds:
+        return (
+            "everything was encrypted: nothing was there to read; rows of ratio 0 say what would have been "
+            f"read in the clear, {len(read)} of {len(samples)} samples"
+        )
+    return f"none: use full; nothing was encrypted, and {len(read)} of {len(samples)} samples were read"

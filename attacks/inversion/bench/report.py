@@ -72,5 +72,5 @@ def report(
     if rows:
         print_tables(rows, advice, costs, console)
         console.print(f"\n{margins_text(margins)}", highlight=False, soft_wrap=True, style="dim")
-    console.print(f"wrote {out / 'result.json'} and {page}", highlight=False, soft_wrap=True)
+    console.print(f"wrote {out / 'result.json'} and {page}", highlight=False, markup=False, soft_wrap=True)
     return advice

@@ -207,3 +207,16 @@ def test_nothing_is_written_if_the_run_was_not_recorded(tmp_path):
     with pytest.raises(ConfigError):
         attack_run(tmp_path, Trial(), out=tmp_path / "leak", command="", console=Console(quiet=True))
     assert not (tmp_path / "leak").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("plain_run", "none: use full; nothing was encrypted"), ("full_run", "everything was")]
+)
+def test_a_run_without_a_mask_gets_an_answer_too(kind, said, request, tmp_path):
+    """Of a plain run that it leaked, of a full one that there was nothing to read."""
+    lines = io.StringIO()
+    trial = Trial(attackers=("analytic",), clients=("client-1",))
+    console = Console(file=lines, width=120)
+    attack_run(request.getfixturevalue(kind), trial, out=tmp_path / "leak", command="", console=console)
+    assert said in " ".join(lines.getvalue().split())
+    assert said in (tmp_path / "leak" / "leak.html").read_text()
