@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from attacks.inversion.bench.crew import one_thread
 from benchmarks.robust.cell import Cell, Setting
 from benchmarks.robust.store import Outcome
-
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,7 @@ class Workers:
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, self._folder, self._data), daemon=True)
-        with _one_thread():
+        with one_thread():
             process.start()
         theirs.close()
         self._busy[ours], self._processes[ours] = None, process
@@ -107,21 +104,6 @@ class Workers:
         if isinstance(event, CellEnded):
             self._busy[connection] = None
         return event
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Children started here compute in one thread each: they share the cores as processes."""
-    kept = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in kept.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _work(connection: Connection, folder: Path, data: Path | None) -> None:

@@ -104,7 +104,7 @@ class Processes:
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, self._player), daemon=True)
-        with _one_thread():
+        with one_thread():
             process.start()
         theirs.close()
         self._busy[ours], self._processes[ours] = None, process
@@ -134,7 +134,7 @@ def played(player: Player, cell: Cell) -> Ended:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Children started here compute in one thread each: they share the cores as processes."""
     kept = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
