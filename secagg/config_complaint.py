@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import annotated_types
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -33,6 +33,15 @@ def explain(model: type[BaseModel], complaint: ErrorDetails) -> str:
     # Pydantic's own words are the better ones for an item of a list and for the form of a text.
     own = deeper or complaint["type"] in ("string_pattern_mismatch", "value_error")
     return f"{where} is {_shown(complaint['input'])}; {said if own else _allowed(field) or said}"
+
+
+def briefly(error: ValidationError) -> str:
+    """One line for what is wrong with a program's own file: the first place, value and reason."""
+    first, *others = error.errors(include_url=False, include_context=False)
+    where = ".".join(map(str, first["loc"])) or "the content"
+    said = first["msg"][:1].lower() + first["msg"][1:]
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{where} is {_shown(first['input'])}; {said.replace('input should be', 'it must be')}{more}"
 
 
 def _unknown_field(model: type[BaseModel], complaint: ErrorDetails) -> str:

@@ -1,8 +1,9 @@
 """What a real run put on the wire in the clear, as exposures (``secagg run --record``).
 
 The attacker is a curious server with one client on its side, which knows the model that a round starts from
-and how everyone trains. It does not know in what order a client takes its samples, which changes with every
-epoch: an update of several batches per epoch depends on it, and is not attacked here.
+and how everyone trains. It is also granted which samples a client had together in a batch, which is drawn
+anew for every epoch: a real one has to guess that where there are several batches and epochs, and reads no
+more than this one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from secagg.simulation.datasets.dataset import Samples
 from secagg.simulation.models import build_model
 from secagg.simulation.recording import About, Recording
 from secagg.simulation.task import Schedule
+from secagg.simulation.training import batches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,12 +78,17 @@ def exposures_of(
         stacked: each exposure also has the same client's earlier ones of those asked for.
 
     Raises:
-        ConfigError: DATA_MISSING if nothing was recorded, or nothing of what is asked for; DATA_MALFORMED;
-            CONFIG_INVALID if a client takes more than one batch per epoch (``training_of``).
+        ConfigError: DATA_MISSING if nothing was recorded, or something of what is asked for was not;
+            DATA_MALFORMED.
     """
     recording = Recording.open(run)
+    _check_asked(clients, "client", recording.participants)
+    _check_asked(rounds, "round", recording.rounds)
     found: list[Recorded] = []
     earlier: dict[str, tuple[Exposure, ...]] = {}
+    for name in recording.participants:
+        recording.samples(name)
+    # Only now: real samples say that the network is of a size that can be built.
     victim = victim_of(recording.about)
     for number in recording.rounds:
         if rounds is not None and number not in rounds:
@@ -112,23 +119,26 @@ def victim_of(about: About) -> Victim:
     return Victim(name=about.model.value, module=module, shape=about.shape, classes=about.classes)
 
 
-def training_of(schedule: Schedule, sample_count: int, client: str = "the client") -> Training:
-    """How a participant trains on so many samples: any number of epochs, of one batch each.
+def training_of(
+    schedule: Schedule, sample_count: int, generator: np.random.Generator | None = None
+) -> Training:
+    """How a participant trains on so many samples.
 
-    Participants shuffle their samples before every epoch. In a batch of all samples their order does not
-    matter; with several batches the update depends on which samples are together in which.
-
-    Raises:
-        ConfigError: CONFIG_INVALID if a batch holds fewer samples than there are.
+    Args:
+        generator: draws which samples are together in a batch (``secagg.simulation.task.generator_of``); not
+            needed if one batch holds them all, as their order does not matter then.
     """
-    if schedule.batch_size < sample_count:
-        raise ConfigError(
-            Code.CONFIG_INVALID,
-            f"{client} trains on {sample_count} samples in batches of {schedule.batch_size}, shuffled anew "
-            f"in every epoch: no attack here knows which samples were together; record a run with "
-            f"--batch-size {sample_count} or more, or with fewer --samples",
-        )
-    return Training(epochs=schedule.epochs, learning_rate=schedule.learning_rate, momentum=schedule.momentum)
+    parts: tuple[tuple[int, ...], ...] = ()
+    if sample_count > schedule.batch_size:
+        assert generator is not None
+        parts = tuple(tuple(part.tolist()) for part in batches(sample_count, schedule, generator))
+    return Training(
+        epochs=schedule.epochs,
+        steps=max(1, len(parts) // schedule.epochs),
+        learning_rate=schedule.learning_rate,
+        momentum=schedule.momentum,
+        parts=parts,
+    )
 
 
 def batch_of(samples: Samples) -> Batch:
@@ -176,7 +186,16 @@ def _recorded(
     victim: Victim,
     earlier: tuple[Exposure, ...],
 ) -> Recorded:
-    training = training_of(recording.about.schedule, update.sample_count, update.client)
+    batch = batch_of(recording.samples(update.client))
+    if update.sample_count != len(batch):
+        raise ConfigError(
+            Code.DATA_MALFORMED,
+            f"round {shared.round}: {update.client} says that it has {update.sample_count} samples; "
+            f"{len(batch)} were recorded",
+        )
+    training = training_of(
+        recording.about.schedule, len(batch), recording.generator(update.client, shared.round)
+    )
     hidden = shared.mask.hidden
     start, sent = base[~hidden], update.visible.astype(np.float64)
     # Exact in float64, whether the model was sent or its difference to the base.
@@ -196,12 +215,21 @@ def _recorded(
     )
     return Recorded(
         exposure=exposure,
-        batch=batch_of(recording.samples(update.client)),
+        batch=batch,
         client=update.client,
         round=shared.round,
         protection=shared.protection,
         dataset=recording.about.dataset,
     )
+
+
+def _check_asked(wanted: Collection[object] | None, kind: str, there: Collection[object]) -> None:
+    unknown = [name for name in wanted or () if name not in there]
+    if unknown:
+        raise ConfigError(
+            Code.DATA_MISSING,
+            f"there is no {kind} {', '.join(map(str, unknown))}; recorded are {', '.join(map(str, there))}",
+        )
 
 
 def _asked(wanted: Collection[object] | None, kind: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,8 @@ class Training:
         steps: gradient steps per pass, each on an equal part of the samples, in their order; at least 1.
         learning_rate: of each step, positive.
         momentum: in [0, 1); 0 for none.
+        parts: which samples each of the epochs·steps steps is of, where those are neither equally many nor in
+            their order; empty otherwise.
 
     Raises:
         ConfigError: CONFIG_INVALID for a value out of range.
@@ -32,6 +35,7 @@ class Training:
     steps: int = 1
     learning_rate: float = 0.01
     momentum: float = 0.0
+    parts: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.steps < 1 or not 0 < self.learning_rate < float("inf"):
@@ -41,6 +45,11 @@ class Training:
             )
         if not 0 <= self.momentum < 1:
             raise ConfigError(Code.CONFIG_INVALID, f"momentum is {self.momentum}; it must be in [0, 1)")
+        if self.parts and len(self.parts) != self.epochs * self.steps:
+            raise ConfigError(
+                Code.CONFIG_INVALID,
+                f"parts are of {len(self.parts)} gradient steps; there are {self.epochs * self.steps}",
+            )
 
     @property
     def is_gradient(self) -> bool:
@@ -78,17 +87,25 @@ class Training:
         self, victim: Victim, parameters: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor:
         """As ``update``; ``labels`` may also be probabilities, [B, classes]."""
-        if len(inputs) % self.steps:
-            raise ConfigError(
-                Code.CONFIG_INVALID, f"{len(inputs)} samples can't be cut into {self.steps} equal steps"
-            )
-        size, current = len(inputs) // self.steps, parameters
-        velocity = total = torch.zeros_like(parameters)
-        for _ in range(self.epochs):
-            for start in range(0, len(inputs), size):
-                part = slice(start, start + size)
-                gradient = victim.gradient(current, inputs[part], labels[part])
-                velocity = self.momentum * velocity + gradient
-                total = total + velocity
-                current = current - self.learning_rate * velocity
+        current, velocity = parameters, torch.zeros_like(parameters)
+        total = velocity
+        for part in self._cut(len(inputs)):
+            gradient = victim.gradient(current, inputs[part], labels[part])
+            velocity = self.momentum * velocity + gradient
+            total = total + velocity
+            current = current - self.learning_rate * velocity
         return total / self.weight
+
+    def _cut(self, count: int) -> Iterator[slice | list[int]]:
+        """Which samples each gradient step is of."""
+        if self.parts:
+            yield from map(list, self.parts)
+            return
+        if count % self.steps:
+            raise ConfigError(
+                Code.CONFIG_INVALID, f"{count} samples can't be cut into {self.steps} equal steps"
+            )
+        size = count // self.steps
+        for _ in range(self.epochs):
+            for start in range(0, count, size):
+                yield slice(start, start + size)

@@ -23,16 +23,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from secagg.ckks.profiles import profile
+from secagg.config_complaint import briefly
 from secagg.errors import Code, ConfigError, SecaggError
 from secagg.model_file import UNREADABLE
 from secagg.payload import UpdateFile
-from secagg.plan import Protection, ProtectionMode, RoundPlan, Significance
+from secagg.plan import Protection, RoundPlan
 from secagg.selection.layout import Layout
 from secagg.selection.mask import Mask
 from secagg.update import Manifest
@@ -86,6 +88,33 @@ class RecordedUpdate:
     sample_count: int
     own_weight: float
     visible: NDArray[np.float32]
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _RoundFields(_Fields):
+    """``about`` of ``round.npz``."""
+
+    round: Annotated[int, Field(ge=1)]
+    state: Literal["CLOSED", "ABORTED"]
+    protection: Protection
+    rule: str
+    profile: str
+    base_round: Annotated[int, Field(ge=0)]
+    divisor: Annotated[int, Field(ge=0)]
+
+
+class _UpdateFields(_Fields):
+    """``about`` of ``CLIENT.npz``."""
+
+    client: str
+    sample_count: Annotated[int, Field(ge=1)]
+    own_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+_About = TypeVar("_About", bound=_Fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,29 +183,32 @@ def read_round(folder: Path, number: int) -> tuple[RecordedRound, tuple[Recorded
     """
     place = round_folder(folder, number)
     path = place / ROUND_FILE
-    about, arrays = _read(path)
+    about, arrays = _read(path, _RoundFields)
     try:
         manifest = Manifest.from_bytes(arrays["manifest"].tobytes())
         mask = Mask.from_bytes(arrays["mask"].tobytes(), size=manifest.size)
-        protection = _protection(about.pop("protection"))
-        recorded = RecordedRound(manifest=manifest, mask=mask, protection=protection, **about)
-    except (KeyError, TypeError, ValueError, SecaggError) as error:
+    except (KeyError, ValueError, SecaggError) as error:
         raise _malformed(path, error) from None
+    if about.round != number:
+        raise _malformed(path, f"it is of round {about.round}")
     visible = manifest.size - mask.hidden_count
-    return recorded, tuple(_update(path, visible) for path in sorted((place / UPDATES).glob("*.npz")))
+    return (
+        RecordedRound(manifest=manifest, mask=mask, **dict(about)),
+        tuple(_update(path, visible) for path in sorted((place / UPDATES).glob("*.npz"))),
+    )
 
 
 def _update(path: Path, visible: int) -> RecordedUpdate:
-    about, arrays = _read(path)
-    try:
-        update = RecordedUpdate(visible=arrays["visible"], **about)
-    except (KeyError, TypeError) as error:
-        raise _malformed(path, error) from None
-    if update.visible.dtype != np.float32 or update.visible.shape != (visible,):
-        raise _malformed(
-            path, f"visible is {update.visible.dtype} {update.visible.shape}, not float32 ({visible},)"
-        )
-    return update
+    about, arrays = _read(path, _UpdateFields)
+    if about.client != path.stem:
+        raise _malformed(path, f"it is of client {about.client!r}")
+    values = arrays.get("visible")
+    if values is None or values.dtype != np.float32 or values.shape != (visible,):
+        shown = "missing" if values is None else f"{values.dtype} {values.shape}"
+        raise _malformed(path, f"visible is {shown}, not float32 ({visible},)")
+    if not np.isfinite(values).all():
+        raise _malformed(path, "visible holds NaN or infinity")
+    return RecordedUpdate(visible=values, **dict(about))
 
 
 def round_folder(folder: Path, number: int) -> Path:
@@ -209,16 +241,6 @@ def _visible(update: UpdateFile) -> NDArray[np.float32]:
     return visible
 
 
-def _protection(fields: dict[str, Any]) -> Protection:
-    significance = fields["significance"]
-    return Protection(
-        mode=ProtectionMode(fields["mode"]),
-        ratio=fields["ratio"],
-        significance=Significance(significance) if significance is not None else None,
-        layers=tuple(fields["layers"]),
-    )
-
-
 def _bytes(data: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8)
 
@@ -233,19 +255,24 @@ def _write(path: Path, about: Mapping[str, object], **arrays: NDArray[Any]) -> N
     temporary.replace(path)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def _read(path: Path, form: type[_About]) -> tuple[_About, dict[str, NDArray[Any]]]:
     if not path.exists():
         raise ConfigError(Code.DATA_MISSING, f"{path} is missing: this round was not recorded")
     try:
         # numpy leaves a file open that it can't make sense of; this closes it.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = dict(archive)
-            version, about = int(arrays["version"]), json.loads(arrays["about"].tobytes())
-    except (*UNREADABLE, KeyError, TypeError) as error:
+            version, about = int(arrays["version"]), arrays["about"].tobytes()
+    except (*UNREADABLE, KeyError, TypeError, AttributeError) as error:
         raise _malformed(path, error) from None
-    if version != VERSION or not isinstance(about, dict):
+    if version != VERSION:
         raise _malformed(path, f"it is of version {version}; this build reads {VERSION}")
-    return about, arrays
+    try:
+        return form.model_validate_json(about), arrays
+    except ValidationError as error:
+        raise _malformed(path, briefly(error)) from None
+    except SecaggError as error:  # a protection that contradicts itself
+        raise _malformed(path, error.message) from None
 
 
 def _malformed(path: Path, complaint: object) -> ConfigError:

@@ -19,6 +19,10 @@ from secagg.update import Manifest, TensorSpec
 ROOT_NAME = "root"
 _ANY_MODEL = Manifest(tensors=(TensorSpec(name="any.weight", shape=(2, 2)),))
 Real = Annotated[float, Field(allow_inf_nan=False)]
+Epochs = Annotated[int, Field(ge=1, le=1_000)]
+BatchSize = Annotated[int, Field(ge=1, le=65_536)]
+LearningRate = Annotated[Real, Field(gt=0, le=100)]
+Momentum = Annotated[Real, Field(ge=0, lt=1)]
 
 
 class ModelName(StrEnum):
@@ -64,10 +68,10 @@ class RunConfig(BaseModel):
 
     clients: Annotated[int, Field(ge=2, le=200)] = 10
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 20
-    local_epochs: Annotated[int, Field(ge=1, le=1_000)] = 5
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
-    learning_rate: Annotated[Real, Field(gt=0, le=100)] = 0.05
-    momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
+    local_epochs: Epochs = 5
+    batch_size: BatchSize = 32
+    learning_rate: LearningRate = 0.05
+    momentum: Momentum = 0.9
     dataset: Annotated[str, Field(min_length=1)] = "digits"
     data: Annotated[str, Field(min_length=1)] | None = None
     samples: Annotated[int, Field(ge=2)] | None = None

@@ -33,7 +33,7 @@ from secagg.simulation.datasets.dataset import Samples
 from secagg.simulation.metering import Watch, read_meter
 from secagg.simulation.models import build_model
 from secagg.simulation.recording import keep_base
-from secagg.simulation.task import Task, load_samples
+from secagg.simulation.task import Task, generator_of, load_samples
 from secagg.simulation.training import evaluate, train
 from secagg.update import Manifest, Tensors
 
@@ -141,7 +141,7 @@ class Participant:
         Training that diverges (NaN, infinity, beyond the profile's range) gives the model it started from:
         there is nothing better to offer, and the round needs an answer.
         """
-        generator = np.random.default_rng([*stream, setting.round])
+        generator = generator_of(stream, setting.round)
         base, limit = setting.base, setting.limit
         if self._attack is not None and self._attacks(setting.round):
             values, labels = self._attack.falsify(
@@ -180,7 +180,7 @@ class Participant:
             manifest=setting.manifest,
         )
         with np.errstate(over="ignore", invalid="ignore"):
-            forged = self._attack.forge(view, np.random.default_rng([*self._coalition.stream, setting.round]))
+            forged = self._attack.forge(view, generator_of(self._coalition.stream, setting.round))
         # Half of the range, so that the model and its difference to the base can both be sealed.
         update = np.nan_to_num(forged[self._coalition.place], posinf=limit, neginf=-limit)
         sent: NDArray[np.float32] = np.clip(base + np.clip(update, -limit / 2, limit / 2), -limit, limit)

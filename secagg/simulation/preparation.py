@@ -136,7 +136,16 @@ def write_tasks(config: RunConfig, ready: Preparation, address: str) -> None:
 
 
 def _recording(config: RunConfig, dataset: Dataset, out: Path) -> Recording:
-    return Recording.begin(out, about(config, dataset.shape, dataset.classes, _schedule(config)))
+    return Recording.begin(
+        out,
+        about(
+            config,
+            shape=dataset.shape,
+            classes=dataset.classes,
+            schedule=_schedule(config),
+            streams={name: _stream(config, index) for index, name in enumerate(config.everyone)},
+        ),
+    )
 
 
 def _schedule(config: RunConfig) -> Schedule:

@@ -17,19 +17,25 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
+
+from secagg.config_complaint import briefly
 from secagg.errors import Code, ConfigError
 from secagg.model_file import UNREADABLE, load_model, save_model
 from secagg.server.recording import RecordedRound, RecordedUpdate, read_round, recorded_rounds
 from secagg.simulation.config import ModelName, RunConfig
-from secagg.simulation.datasets.dataset import Samples
-from secagg.simulation.task import Schedule, load_samples, save_samples
+from secagg.simulation.datasets.dataset import MAX_CLASSES, Samples
+from secagg.simulation.task import Schedule, generator_of, load_samples, save_samples
 from secagg.update import Tensors
 
-VERSION = 1
+VERSION = 2
 RECORDING = "recording"
 ABOUT_FILE = "run.json"
+MAX_SIDE = 100_000
+"""Pixels, channels or features: more is no sample that this project can read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,14 +47,21 @@ class About:
         model, shape, classes: what is trained.
         schedule: how every client trains.
         attacks_from: malicious client -> the first round whose update it forges.
+        streams: participant -> seeds of its random numbers, from which the order of its samples follows
+            (``secagg.simulation.task``). No server has these: an attacker who is granted the order reads at
+            least as much as one who has to guess it.
     """
 
     dataset: str
     model: ModelName
-    shape: tuple[int, ...]
-    classes: int
+    shape: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_SIDE)], ...], Field(min_length=1, max_length=3)]
+    classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)]
     schedule: Schedule
-    attacks_from: Mapping[str, int]
+    attacks_from: Mapping[str, Annotated[int, Field(ge=0)]]
+    streams: Mapping[str, tuple[Annotated[int, Field(ge=0, lt=2**63)], ...]]
+
+
+_ABOUT = TypeAdapter(About)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,15 +106,11 @@ class Recording:
             version = fields.pop("version")
             if version != VERSION:
                 raise ValueError(f"it is of version {version}; this build reads {VERSION}")
-            about = About(
-                **{
-                    **fields,
-                    "model": ModelName(fields["model"]),
-                    "shape": tuple(fields["shape"]),
-                    "schedule": Schedule(**fields["schedule"]),
-                }
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            # In JSON lists stand for tuples and text for names; numbers stand for themselves alone.
+            about = _ABOUT.validate_json(json.dumps(fields), strict=True)
+        except ValidationError as error:
+            raise ConfigError(Code.DATA_MALFORMED, f"{path} is no recording: {briefly(error)}") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(Code.DATA_MALFORMED, f"{path} is no recording: {error}") from None
         return cls(folder=folder, about=about)
 
@@ -150,18 +159,54 @@ class Recording:
         """What ``keep_samples`` has written.
 
         Raises:
-            ConfigError: DATA_MISSING, DATA_MALFORMED.
+            ConfigError: DATA_MISSING; DATA_MALFORMED, also for samples of another shape or class than the
+                run's.
         """
         path = self.truth / f"{name}.npz"
         try:
-            return load_samples(path)
+            samples = load_samples(path)
+            self._check(samples)
         except FileNotFoundError:
             raise ConfigError(Code.DATA_MISSING, f"{path} is missing: nothing can be compared") from None
         except (*UNREADABLE, KeyError) as error:
             raise ConfigError(Code.DATA_MALFORMED, f"{path} holds no samples: {error}") from None
+        return samples
+
+    def generator(self, name: str, number: int) -> np.random.Generator:
+        """What drew the order of a participant's samples in a round.
+
+        Raises:
+            ConfigError: DATA_MALFORMED if its seeds were not recorded.
+        """
+        stream = self.about.streams.get(name)
+        if stream is None:
+            raise ConfigError(
+                Code.DATA_MALFORMED, f"{self.folder / ABOUT_FILE} has no stream of participant {name}"
+            )
+        return generator_of(stream, number)
+
+    def _check(self, samples: Samples) -> None:
+        """Raises ValueError for what can't be samples of this run."""
+        values, labels = samples.values, samples.labels
+        shape, classes = self.about.shape, self.about.classes
+        if values.dtype not in (np.uint8, np.float32) or values.shape[1:] != shape or not len(values):
+            raise ValueError(f"values are {values.dtype} {values.shape}, not uint8 or float32 (n, {shape})")
+        if labels.dtype != np.int64 or labels.shape != values.shape[:1]:
+            raise ValueError(f"labels are {labels.dtype} {labels.shape}, not int64 ({len(values)},)")
+        if labels.min() < 0 or labels.max() >= classes:
+            raise ValueError(f"labels go from {labels.min()} to {labels.max()}, not from 0 to {classes - 1}")
+        if not np.isfinite(values).all():
+            raise ValueError("values hold NaN or infinity")
 
 
-def about(config: RunConfig, shape: tuple[int, ...], classes: int, schedule: Schedule) -> About:
+def about(
+    config: RunConfig,
+    *,
+    shape: tuple[int, ...],
+    classes: int,
+    schedule: Schedule,
+    streams: Mapping[str, tuple[int, ...]],
+) -> About:
     """What is recorded of a run with these settings."""
     start = config.attack.start_round if config.attack is not None else 0
     return About(
@@ -171,6 +216,7 @@ def about(config: RunConfig, shape: tuple[int, ...], classes: int, schedule: Sch
         classes=classes,
         schedule=schedule,
         attacks_from={config.names[i]: start for i in config.malicious},
+        streams=streams,
     )
 
 

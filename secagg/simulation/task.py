@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from secagg.simulation.config import ModelName
+from secagg.simulation.config import BatchSize, Epochs, LearningRate, ModelName, Momentum
 from secagg.simulation.datasets.dataset import Samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Local gradient descent: epochs ≥ 1, batch size ≥ 1, learning rate > 0, momentum in [0, 1)."""
+    """Local gradient descent, as in ``RunConfig``; what is read from a file is checked by who reads it."""
 
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    momentum: float
+    epochs: Epochs
+    batch_size: BatchSize
+    learning_rate: LearningRate
+    momentum: Momentum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +121,11 @@ def _coalition(fields: dict[str, Any]) -> Coalition:
         Member(samples=member["samples"], stream=tuple(member["stream"])) for member in fields["members"]
     )
     return Coalition(**{**fields, "members": members, "stream": tuple(fields["stream"])})
+
+
+def generator_of(stream: tuple[int, ...], number: int) -> np.random.Generator:
+    """A participant's random numbers in a round."""
+    return np.random.default_rng([*stream, number])
 
 
 def save_samples(path: Path, samples: Samples) -> None:

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from secagg.simulation.datasets.dataset import Samples
 from secagg.simulation.task import Schedule
 
 EVALUATION_BATCH = 1_000
+
+
+def batches(count: int, schedule: Schedule, generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Which of so many samples each gradient step is of, in all epochs; an epoch's last may be of fewer.
+
+    Args:
+        generator: orders the samples of each epoch.
+    """
+    for _ in range(schedule.epochs):
+        order = generator.permutation(count)
+        for start in range(0, count, schedule.batch_size):
+            yield order[start : start + schedule.batch_size]
 
 
 def train(module: nn.Module, samples: Samples, schedule: Schedule, generator: np.random.Generator) -> None:
@@ -27,16 +42,14 @@ def train(module: nn.Module, samples: Samples, schedule: Schedule, generator: np
     parameters = list(module.parameters())
     velocities = [torch.zeros_like(parameter) for parameter in parameters]
     module.train()
-    for _ in range(schedule.epochs):
-        order = torch.from_numpy(generator.permutation(len(samples)))
-        for start in range(0, len(samples), schedule.batch_size):
-            batch = order[start : start + schedule.batch_size]
-            loss = nn.functional.cross_entropy(module(values[batch]), labels[batch])
-            gradients = torch.autograd.grad(loss, parameters)
-            with torch.no_grad():
-                for parameter, velocity, gradient in zip(parameters, velocities, gradients, strict=True):
-                    velocity.mul_(schedule.momentum).add_(gradient)
-                    parameter.sub_(velocity, alpha=schedule.learning_rate)
+    for indices in batches(len(samples), schedule, generator):
+        batch = torch.from_numpy(indices)
+        loss = nn.functional.cross_entropy(module(values[batch]), labels[batch])
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            for parameter, velocity, gradient in zip(parameters, velocities, gradients, strict=True):
+                velocity.mul_(schedule.momentum).add_(gradient)
+                parameter.sub_(velocity, alpha=schedule.learning_rate)
 
 
 def evaluate(module: nn.Module, samples: Samples) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """``secagg run --record``: what is kept is what was sent, and nothing is kept unasked."""
 
+import json
 import stat
 from pathlib import Path
 
@@ -164,14 +165,45 @@ def test_a_block_that_is_hidden_whole_counts_as_hidden(tmp_path):
         (lambda path: np.savez(path, version=2, about=np.frombuffer(b"{}", np.uint8)), "of version 2"),
         (lambda path: np.savez(path, version=1, about=np.frombuffer(b"{}", np.uint8)), "is no recording"),
         (lambda path: np.savez(path, version=1, about=np.frombuffer(b"[", np.uint8)), "is no recording"),
+        (lambda path: np.savez(path, version=np.zeros(2), about=np.zeros(2)), "is no recording"),
+        (lambda path: path.write_bytes(b""), "is no recording"),
     ],
-    ids=["cut short", "another version", "fields missing", "no JSON"],
+    ids=["cut short", "another version", "fields missing", "no JSON", "two versions", "empty"],
 )
 @pytest.mark.parametrize("name", ["round.npz", "updates/x.npz"])
 def test_a_damaged_recording_is_refused_and_named(tmp_path, name, fault, says):
     write_one(tmp_path)
     path = round_folder(tmp_path / "kept", 7) / name
     fault(path)
+    with pytest.raises(ConfigError, match=says) as caught:
+        read_round(tmp_path / "kept", 7)
+    assert caught.value.code is Code.DATA_MALFORMED and str(path) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("updates/x.npz", {"sample_count": 0}, "sample_count is 0"),
+        ("updates/x.npz", {"sample_count": -1}, "sample_count is -1"),
+        ("updates/x.npz", {"sample_count": "x"}, "sample_count is 'x'"),
+        ("updates/x.npz", {"sample_count": 1e30}, "sample_count is 1e\\+30"),
+        ("updates/x.npz", {"client": "y"}, "of client 'y'"),
+        ("updates/x.npz", {"own_weight": 0}, "own_weight is 0"),
+        ("updates/x.npz", {"more": 1}, "more is 1"),
+        ("round.npz", {"round": 8}, "of round 8"),
+        ("round.npz", {"state": "OPEN"}, "state is 'OPEN'"),
+        ("round.npz", {"divisor": -1}, "divisor is -1"),
+        ("round.npz", {"protection": {"mode": "plain", "ratio": 0.5}}, "ratio is 0.5"),
+        ("round.npz", {"protection": None}, "protection is None"),
+    ],
+)
+def test_fields_that_no_round_has_are_refused_and_named(tmp_path, name, change, says):
+    write_one(tmp_path)
+    path = round_folder(tmp_path / "kept", 7) / name
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    about = {**json.loads(arrays["about"].tobytes()), **change}
+    np.savez(path, **{**arrays, "about": np.frombuffer(json.dumps(about).encode(), np.uint8)})
     with pytest.raises(ConfigError, match=says) as caught:
         read_round(tmp_path / "kept", 7)
     assert caught.value.code is Code.DATA_MALFORMED and str(path) in caught.value.message

@@ -18,7 +18,7 @@ def one_thread():
 
 
 def recorded_run(out: Path, **settings) -> Path:
-    config = RunConfig(record=True, out=str(out), model="mlp", batch_size=8, **settings)
+    config = RunConfig(**{"record": True, "out": str(out), "model": "mlp", "batch_size": 8, **settings})
     run(config, PlainLines(Console(quiet=True)))
     return out
 
@@ -55,3 +55,12 @@ def full_run(tmp_path_factory) -> Path:
     return recorded_run(
         tmp_path_factory.mktemp("full"), clients=2, rounds=1, samples=2, local_epochs=1, protect="full"
     )
+
+
+@pytest.fixture(scope="session")
+def batched_run(tmp_path_factory) -> Path:
+    """Two passes over five samples each, in three batches that are drawn anew in every pass."""
+    return recorded_run(
+        tmp_path_factory.mktemp("batched"), clients=2, rounds=2, samples=10, batch_size=2, local_epochs=2,
+        protect="selective", significance="random", ratio=0.1,
+    )  # fmt: skip

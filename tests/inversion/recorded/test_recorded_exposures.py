@@ -1,6 +1,7 @@
 """What a run recorded, as exposures: the relation between what was sent and the samples must hold."""
 
 import json
+from dataclasses import replace
 from shutil import copytree
 
 import numpy as np
@@ -87,16 +88,43 @@ def test_a_folder_without_recording_is_refused(tmp_path):
         exposures_of(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("change", [{"version": 2}, {"model": "cnn"}, {"schedule": {}}, {"shape": None}])
-def test_a_changed_account_of_the_run_is_refused(full_run, tmp_path, change):
-    """Another version, another network than was recorded, fields that are missing."""
-    copy = tmp_path / RECORDING
-    copy.mkdir()
+def changed(run, copy, change) -> None:
+    """A copy of a run's recording, another account of it."""
+    (copy / RECORDING).mkdir()
     for name in ("server", "client", "truth"):
-        (copy / name).symlink_to(full_run / RECORDING / name)
-    fields = json.loads((full_run / RECORDING / ABOUT_FILE).read_text())
-    (copy / ABOUT_FILE).write_text(json.dumps({**fields, **change}))
-    with pytest.raises(ConfigError) as caught:
+        (copy / RECORDING / name).symlink_to(run / RECORDING / name)
+    fields = json.loads((run / RECORDING / ABOUT_FILE).read_text())
+    (copy / RECORDING / ABOUT_FILE).write_text(json.dumps({**fields, **change}))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 1}, "of version 1; this build reads 2"),
+        ({"model": "cnn"}, "another network"),
+        ({"model": "resnet"}, "model is 'resnet'"),
+        ({"schedule": {}}, "schedule"),
+        ({"schedule": {"epochs": 10**9, "batch_size": 8, "learning_rate": 0.1, "momentum": 0}}, "epochs is"),
+        (
+            {"schedule": {"epochs": 1, "batch_size": 8, "learning_rate": -1, "momentum": 0}},
+            "learning_rate is",
+        ),
+        ({"schedule": {"epochs": "1", "batch_size": 8, "learning_rate": 1, "momentum": 0}}, "epochs is '1'"),
+        ({"shape": None}, "shape is None"),
+        ({"shape": [1, 10**5, 10**5]}, "holds no samples"),
+        ({"shape": [1, -8, 8]}, "shape.1 is -8"),
+        ({"classes": 10**9}, "classes is"),
+        ({"classes": 1}, "classes is 1"),
+        ({"classes": True}, "classes is True"),
+        ({"attacks_from": {"client-1": "2"}}, "attacks_from"),
+        ({"streams": {"client-1": [-1]}}, "streams"),
+        ({"streams": 3}, "streams is 3"),
+    ],
+)
+def test_a_changed_account_of_the_run_is_refused(full_run, tmp_path, change, said):
+    """Another version, another network than was recorded, values no run could have had."""
+    changed(full_run, tmp_path, change)
+    with pytest.raises(ConfigError, match=said) as caught:
         exposures_of(tmp_path)
     assert caught.value.code is Code.DATA_MALFORMED
 
@@ -108,27 +136,78 @@ def test_one_batch_per_epoch_is_one_step_per_epoch(samples):
     assert (training.steps, training.epochs, training.momentum) == (1, 3, 0.25)
 
 
-@pytest.mark.parametrize("samples", [9, 12, 16, 17])
-def test_several_batches_per_epoch_are_refused_with_a_way_out(samples):
-    """Whether they are equal or not: which samples are together in one is drawn anew in every epoch."""
-    schedule = Schedule(epochs=1, batch_size=8, learning_rate=0.5, momentum=0.0)
-    with pytest.raises(ConfigError, match=f"--batch-size {samples} or more") as caught:
-        training_of(schedule, samples)
-    assert caught.value.code is Code.CONFIG_INVALID and "shuffled" in caught.value.message
+def test_several_batches_per_epoch_are_those_that_the_participant_drew(batched_run):
+    """Five samples in batches of 2, 2 and 1, drawn anew in each of two passes and in every round.
+
+    The relation between samples and what was sent holds to rounding with these, and fails by orders of
+    magnitude with any other order.
+    """
+    found = exposures_of(batched_run)
+    assert len(found) == 4
+    for recorded in found:
+        training = recorded.exposure.training
+        assert (training.epochs, training.steps) == (2, 3)
+        assert [len(part) for part in training.parts] == [2, 2, 1] * 2
+        for epoch in (training.parts[:3], training.parts[3:]):
+            assert sorted(at for part in epoch for at in part) == [0, 1, 2, 3, 4]
+        error = float(left_over(recorded).square().mean().sqrt())
+        assert error < 1.5 * recorded.exposure.noise
+        other = replace(training, parts=training.parts[::-1])
+        wrong = replace(recorded, exposure=replace(recorded.exposure, training=other))
+        assert float(left_over(wrong).square().mean().sqrt()) > 100 * error
+    assert len({recorded.exposure.training.parts for recorded in found}) == 4
 
 
-def test_a_run_in_several_batches_is_refused_whole(plain_run, tmp_path):
-    """Its references would be of another update than the one that was sent."""
-    copy = tmp_path / RECORDING
-    copytree(plain_run / RECORDING, copy)
-    fields = json.loads((copy / ABOUT_FILE).read_text())
-    fields["schedule"]["batch_size"] = 1
-    (copy / ABOUT_FILE).write_text(json.dumps(fields))
-    assert exposures_of(tmp_path)
-    for path in (copy / "server").rglob("client-3.npz"):
-        with np.load(path) as archive:
-            arrays = dict(archive)
-        about = {**json.loads(arrays["about"].tobytes()), "sample_count": 2}
-        np.savez(path, **{**arrays, "about": np.frombuffer(json.dumps(about).encode(), np.uint8)})
-    with pytest.raises(ConfigError, match="client-3 trains on 2 samples in batches of 1"):
+def test_a_participant_whose_seeds_are_gone_is_refused(batched_run, tmp_path):
+    changed(batched_run, tmp_path, {"streams": {}})
+    with pytest.raises(ConfigError, match="no stream of participant client-1"):
         exposures_of(tmp_path)
+
+
+def test_what_was_not_recorded_is_named_even_beside_what_was(plain_run):
+    with pytest.raises(ConfigError, match="no client nobody, client-9; recorded are client-1, client-2"):
+        exposures_of(plain_run, clients=["client-1", "nobody", "client-9"])
+    with pytest.raises(ConfigError, match="no round 7; recorded are 1"):
+        exposures_of(plain_run, rounds=[1, 7])
+
+
+def rewritten(path, **change) -> None:
+    """A .npz with other fields; ``about`` is JSON."""
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    if "about" in change:
+        about = {**json.loads(arrays["about"].tobytes()), **change.pop("about")}
+        arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    np.savez(path, **{**arrays, **change})
+
+
+@pytest.mark.parametrize("count", [2, 2**40, 10**30])
+def test_an_update_of_another_number_of_samples_is_refused(plain_run, tmp_path, count):
+    copytree(plain_run / RECORDING, tmp_path / RECORDING)
+    rewritten(
+        tmp_path / RECORDING / "server" / "round-1" / "updates" / "client-3.npz",
+        about={"sample_count": count},
+    )
+    with pytest.raises(ConfigError, match=f"client-3 says that it has {count} samples; 1 were"):
+        exposures_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"labels": np.array([10])}, "labels go from 10 to 10, not from 0 to 9"),
+        ({"labels": np.array([-1])}, "labels go from -1"),
+        ({"labels": np.array([1.0])}, "labels are float64"),
+        ({"labels": np.array([[1]])}, "labels are int64"),
+        ({"values": np.zeros((1, 1, 8, 9), np.float32)}, "values are float32"),
+        ({"values": np.zeros((1, 1, 8, 8), np.complex64)}, "values are complex64"),
+        ({"values": np.zeros((0, 1, 8, 8), np.float32), "labels": np.zeros(0, np.int64)}, "values are"),
+        ({"values": np.full((1, 1, 8, 8), np.nan, np.float32)}, "NaN"),
+    ],
+)
+def test_samples_that_are_not_the_runs_are_refused(plain_run, tmp_path, change, said):
+    copytree(plain_run / RECORDING, tmp_path / RECORDING)
+    rewritten(tmp_path / RECORDING / "truth" / "client-2.npz", **change)
+    with pytest.raises(ConfigError, match=said) as caught:
+        exposures_of(tmp_path)
+    assert caught.value.code is Code.DATA_MALFORMED and "client-2.npz" in caught.value.message
