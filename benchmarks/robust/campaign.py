@@ -9,10 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from attacks.inversion.bench.crew import Ended, Processes
 from benchmarks.robust.cell import NO_ATTACK, Cell
+from benchmarks.robust.player import CurvePlayer
 from benchmarks.robust.store import Outcome, Store
 from benchmarks.robust.tables import accuracy_text, print_tables, write_markdown
-from benchmarks.robust.workers import CellEnded, Workers
 from secagg.simulation.result import write_result
 
 GUESS_S = {"plain": 1.0, "byzfl": 1.2, "cipher": 4.0}
@@ -81,13 +82,14 @@ def play(
     clock.expect(waiting)
     failures: list[str] = []
     try:
-        with Workers(processes, out, data) as workers, _bar(console) as bar:
+        with Processes(processes, CurvePlayer(out, data)) as crew, _bar(console) as bar:
             task = bar.add_task("", total=sum(map(rounds_of, waiting)), left=duration(clock.left_s()))
+
+            def round_ended(cell: Cell) -> None:
+                bar.update(task, advance=1, description=cell.title)
+
             for part in _phases(waiting):
-                for event in workers.play(part):
-                    if not isinstance(event, CellEnded):
-                        bar.update(task, advance=1, description=event.cell.title)
-                        continue
+                for event in crew.play(part, round_ended):
                     _ended(event, store, clock, failures)
                     place = f"[{len(store.keys())}/{len(cells)}]"
                     bar.update(task, left=duration(clock.left_s()))
@@ -161,7 +163,7 @@ def _phases(cells: Sequence[Cell]) -> list[list[Cell]]:
     return [bases, sorted(others, key=lambda cell: cell.domain != "cipher")]
 
 
-def _ended(event: CellEnded, store: Store, clock: Clock, failures: list[str]) -> None:
+def _ended(event: Ended[Cell, Outcome], store: Store, clock: Clock, failures: list[str]) -> None:
     if event.outcome is None:
         failures.append(f"{event.cell.title}: {event.complaint}")
         clock.ended(event.cell, None)
@@ -170,7 +172,7 @@ def _ended(event: CellEnded, store: Store, clock: Clock, failures: list[str]) ->
     clock.ended(event.cell, event.outcome.seconds)
 
 
-def _line(place: str, event: CellEnded, clock: Clock) -> str:
+def _line(place: str, event: Ended[Cell, Outcome], clock: Clock) -> str:
     left = f"{duration(clock.left_s())} left"
     if event.outcome is None:
         return f"{place} {event.cell.title}: FAILED: {event.complaint}; {left}"

@@ -7,16 +7,21 @@ import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from attacks.inversion.bench.crew import Processes
+from benchmarks.robust.campaign import rounds_of
 from benchmarks.robust.cell import Cell, Setting
 from benchmarks.robust.federation import Federation
 from benchmarks.robust.plan import Grid, cells_of
+from benchmarks.robust.player import CurvePlayer
 from benchmarks.robust.store import STORE_FILE, Outcome, Store
 from benchmarks.robustness import main
+from secagg.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SMALL = Setting(
@@ -244,20 +249,33 @@ def test_rule_that_cannot_bear_the_attackers_is_left_out() -> None:
     assert "multi-krum" in left_out[0]
 
 
-def test_worker_that_dies_costs_its_cell_only(tmp_path: Path) -> None:
-    """It is told of as failed and not stored; a new process plays the next one."""
-    from benchmarks.robust.workers import CellEnded, Workers
+def test_every_round_is_told_and_a_setting_is_loaded_once(tmp_path: Path) -> None:
+    """Also rounds before the attack, which are played once; another setting is another federation."""
+    path, generator = tmp_path / "data.npz", np.random.default_rng(0)
+    images = generator.integers(0, 256, (600, 8, 8), dtype=np.uint8)
+    np.savez(path, x=images, y=np.arange(600) % 10)
+    cell = replace(CELL, setting=replace(SMALL, dataset=str(path)))
+    player, told = CurvePlayer(tmp_path, None), []
+    player.play_telling(cell, lambda: told.append(cell))
+    assert len(told) == SMALL.rounds == rounds_of(replace(cell, attack="none"))
+    path.unlink()
+    player.play_telling(replace(cell, attack="label-flip"), lambda: told.append(cell))
+    assert len(told) == SMALL.rounds + rounds_of(cell)
+    with pytest.raises(ConfigError):
+        player.play_telling(replace(cell, setting=replace(cell.setting, seed=1)), lambda: None)
 
+
+def test_worker_that_dies_costs_its_cell_only(tmp_path: Path) -> None:
+    """In the middle of its rounds; a new process plays the next one."""
     cells = [replace(CELL, setting=replace(SMALL, rounds=100_000)), CELL]
-    ended = []
-    with Workers(1, tmp_path, None) as workers:
-        for event in workers.play(cells):
-            if isinstance(event, CellEnded):
-                ended.append(event)
-            elif not ended and event.cell == cells[0]:
-                (process,) = workers.processes
-                assert process.pid is not None
-                os.kill(process.pid, signal.SIGKILL)
+
+    def kill(cell: Cell) -> None:
+        for process in active_children() if cell == cells[0] else []:
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+
+    with Processes(1, CurvePlayer(tmp_path, None)) as crew:
+        ended = list(crew.play(cells, kill))
     assert [event.cell for event in ended] == cells
     assert ended[0].outcome is None
     assert "-9" in ended[0].complaint

@@ -1,4 +1,4 @@
-"""Processes of this machine that play cells, one at a time each."""
+"""Processes of this machine that play cells, whatever cells are, one at a time each."""
 
 from __future__ import annotations
 
@@ -6,41 +6,52 @@ import os
 import signal
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
-from attacks.inversion.bench.cell import Cell
-from attacks.inversion.bench.store import Outcome
+CellT = TypeVar("CellT")
+CellT_contra = TypeVar("CellT_contra", contravariant=True)
+OutcomeT = TypeVar("OutcomeT")
+OutcomeT_co = TypeVar("OutcomeT_co", covariant=True)
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Generic[CellT, OutcomeT]):
     """A cell has ended, with an outcome or with what went wrong."""
 
-    cell: Cell
-    outcome: Outcome | None
+    cell: CellT
+    outcome: OutcomeT | None
     complaint: str = ""
 
 
-class Player(Protocol):
+class Player(Protocol[CellT_contra, OutcomeT_co]):
     """Plays cells; it can be pickled."""
 
-    def play(self, cell: Cell) -> Outcome:
+    def play(self, cell: CellT_contra) -> OutcomeT_co:
         """What a cell comes to."""
         ...
 
 
-class Crew(Protocol):
+@runtime_checkable
+class TellingPlayer(Protocol[CellT_contra, OutcomeT_co]):
+    """Plays cells in steps, and tells of each; it can be pickled."""
+
+    def play_telling(self, cell: CellT_contra, tell: Callable[[], None]) -> OutcomeT_co:
+        """What a cell comes to; ``tell`` is called as each of its steps ends."""
+        ...
+
+
+class Crew(Protocol[CellT, OutcomeT]):
     """Whoever plays many cells at once, within a block; leaving it ends what is still being played."""
 
-    def __enter__(self) -> Crew: ...
+    def __enter__(self) -> Crew[CellT, OutcomeT]: ...
 
     def __exit__(self, *error: object) -> None: ...
 
@@ -49,12 +60,12 @@ class Crew(Protocol):
         """How many it plays at once."""
         ...
 
-    def play(self, cells: Sequence[Cell]) -> Iterator[Ended]:
+    def play(self, cells: Sequence[CellT]) -> Iterator[Ended[CellT, OutcomeT]]:
         """Play cells, the first ones first; they come as they end."""
         ...
 
 
-class Processes:
+class Processes(Generic[CellT, OutcomeT]):
     """A crew of processes with one thread each; one that dies costs its cell, and another is started.
 
     Args:
@@ -62,12 +73,12 @@ class Processes:
         player: sent to each of them.
     """
 
-    def __init__(self, count: int, player: Player) -> None:
+    def __init__(self, count: int, player: Player[CellT, OutcomeT] | TellingPlayer[CellT, OutcomeT]) -> None:
         self._context, self._count, self._player = get_context("spawn"), count, player
-        self._busy: dict[Connection, Cell | None] = {}
+        self._busy: dict[Connection, CellT | None] = {}
         self._processes: dict[Connection, BaseProcess] = {}
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> Processes[CellT, OutcomeT]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -84,16 +95,30 @@ class Processes:
         """How many it plays at once."""
         return self._count
 
-    def play(self, cells: Sequence[Cell]) -> Iterator[Ended]:
-        """Play cells, the first ones first; they come as they end."""
+    def play(
+        self, cells: Sequence[CellT], told: Callable[[CellT], None] | None = None
+    ) -> Iterator[Ended[CellT, OutcomeT]]:
+        """Play cells, the first ones first; they come as they end.
+
+        Args:
+            cells: none of them None.
+            told: called with a cell for each of its steps that a ``TellingPlayer`` tells of; all of these
+                calls come before the cell does.
+        """
         waiting = deque(cells)
-        while waiting or any(self._busy.values()):
+        while waiting or any(cell is not None for cell in self._busy.values()):
             self._hand_out(waiting)
             for connection in wait([c for c, cell in self._busy.items() if cell is not None]):
                 assert isinstance(connection, Connection)
-                yield self._ended(connection)
+                cell = self._busy[connection]
+                assert cell is not None
+                event = self._event(connection, cell)
+                if isinstance(event, Ended):
+                    yield event
+                elif told is not None:
+                    told(cell)
 
-    def _hand_out(self, waiting: deque[Cell]) -> None:
+    def _hand_out(self, waiting: deque[CellT]) -> None:
         while len(self._busy) < min(self._count, len(self._busy) + len(waiting)):
             self._start()
         for connection, cell in self._busy.items():
@@ -109,25 +134,24 @@ class Processes:
         theirs.close()
         self._busy[ours], self._processes[ours] = None, process
 
-    def _ended(self, connection: Connection) -> Ended:
-        cell = self._busy[connection]
-        assert cell is not None
+    def _event(self, connection: Connection, cell: CellT) -> Ended[CellT, OutcomeT] | _Step:
         try:
-            event: Ended = connection.recv()
+            event: Ended[CellT, OutcomeT] | _Step = connection.recv()
         except (EOFError, ConnectionResetError):
             process = self._processes.pop(connection)
             process.join()
             del self._busy[connection]
             connection.close()
             return Ended(cell, None, f"its process ended with code {process.exitcode}")
-        self._busy[connection] = None
+        if isinstance(event, Ended):
+            self._busy[connection] = None
         return event
 
 
-def played(player: Player, cell: Cell) -> Ended:
+def played(play: Callable[[CellT], OutcomeT], cell: CellT) -> Ended[CellT, OutcomeT]:
     """Play one cell; what goes wrong is told, and ends nothing else."""
     try:
-        return Ended(cell, player.play(cell))
+        return Ended(cell, play(cell))
     except (Exception, SystemExit) as error:  # a user's network that exits ends no sweep
         trace = traceback.format_exc(limit=-3)
         return Ended(cell, None, f"{type(error).__name__}: {error}\n{trace}")
@@ -148,18 +172,29 @@ def one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _work(connection: Connection, player: Player) -> None:
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step of the cell that a process is playing has ended."""
+
+
+def _work(connection: Connection, player: Player[CellT, OutcomeT] | TellingPlayer[CellT, OutcomeT]) -> None:
     """Play what comes until the other end is gone. Ctrl-C is the main process's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
     torch.set_num_threads(1)
+
+    def play(cell: CellT) -> OutcomeT:
+        if isinstance(player, TellingPlayer):
+            return player.play_telling(cell, lambda: connection.send(_Step()))
+        return player.play(cell)
+
     while True:
         try:
-            cell: Cell = connection.recv()
+            cell: CellT = connection.recv()
         except EOFError:
             return
-        event = played(player, cell)
+        event = played(play, cell)
         try:
             connection.send(event)
         except BrokenPipeError:

@@ -10,6 +10,7 @@ from typing import Any
 
 from attacks.inversion.bench.cell import Cell
 from attacks.inversion.bench.crew import Ended, Player, played
+from attacks.inversion.bench.store import Outcome
 from secagg.errors import Code, ConfigError
 
 LOCAL = "local"
@@ -32,7 +33,9 @@ class RayCrew:
         ConfigError: DEPENDENCY_MISSING if Ray is not installed.
     """
 
-    def __init__(self, address: str, player: Player, *, gpus: float = 0.0, count: int = 0) -> None:
+    def __init__(
+        self, address: str, player: Player[Cell, Outcome], *, gpus: float = 0.0, count: int = 0
+    ) -> None:
         try:
             self._ray: Any = importlib.import_module("ray")
         except ModuleNotFoundError:
@@ -78,7 +81,7 @@ class RayCrew:
         """How many it plays at once."""
         return self._count
 
-    def play(self, cells: Sequence[Cell]) -> Iterator[Ended]:
+    def play(self, cells: Sequence[Cell]) -> Iterator[Ended[Cell, Outcome]]:
         """Play cells, the first ones first; they come as they end."""
         waiting, playing, idle = deque(cells), dict[Any, tuple[Cell, Any]](), list(self._actors)
         while waiting or playing:
@@ -106,11 +109,11 @@ class RayCrew:
 class _Actor:
     """In a process of the cluster."""
 
-    def __init__(self, player: Player) -> None:
+    def __init__(self, player: Player[Cell, Outcome]) -> None:
         import torch
 
         torch.set_num_threads(1)
         self._player = player
 
-    def play(self, cell: Cell) -> Ended:
-        return played(self._player, cell)
+    def play(self, cell: Cell) -> Ended[Cell, Outcome]:
+        return played(self._player.play, cell)

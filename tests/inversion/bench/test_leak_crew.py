@@ -1,10 +1,15 @@
-"""Playing one cell: whatever ends it is told."""
+"""Playing cells in processes: whatever ends one is told, and so is each step of one."""
 
+import os
+import signal
 from dataclasses import dataclass
+from multiprocessing import active_children
+from pathlib import Path
 
 import pytest
+import torch
 
-from attacks.inversion.bench.crew import played
+from attacks.inversion.bench.crew import Processes, played
 
 
 @dataclass
@@ -13,14 +18,14 @@ class Failing:
 
     error: BaseException
 
-    def play(self, cell):
+    def play(self, _):
         raise self.error
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(7)])
 def test_what_ends_a_cell_is_told_first(error):
     """Also a network that exits: nothing is lost but its own cell."""
-    ended = played(Failing(error), "cell")
+    ended = played(Failing(error).play, "cell")
     assert ended.cell == "cell" and ended.outcome is None
     assert ended.complaint.splitlines()[0] == f"{type(error).__name__}: {error}"
 
@@ -28,4 +33,59 @@ def test_what_ends_a_cell_is_told_first(error):
 def test_ctrl_c_is_nobodys_outcome():
     """Whoever stops a sweep stops it."""
     with pytest.raises(KeyboardInterrupt):
-        played(Failing(KeyboardInterrupt()), "cell")
+        played(Failing(KeyboardInterrupt()).play, "cell")
+
+
+DIES = 2
+
+
+@dataclass
+class Counting:
+    """Tells of as many steps as the cell says; in one of ``DIES`` the process dies then."""
+
+    def play_telling(self, cell, tell):
+        for _ in range(cell):
+            tell()
+        if cell == DIES:
+            os._exit(7)
+        return os.getpid()
+
+
+def test_steps_are_told_with_their_cell_before_it_ends():
+    """Also those of a process that dies; it costs that cell, and another process goes on."""
+    cells, told = [3, DIES, 1, 4], []
+    ended, found = [], {}
+    with Processes(2, Counting()) as crew:
+        for event in crew.play(cells, lambda cell: told.append((cell, cell in found))):
+            ended.append(event.cell)
+            found[event.cell] = event
+        again = [event.outcome for event in crew.play([0])]
+    assert sorted(ended) == sorted(cells)
+    assert sorted(told) == sorted((cell, False) for cell in cells for _ in range(cell))
+    assert found[DIES].outcome is None and found[DIES].complaint == "its process ended with code 7"
+    others = {event.outcome for event in found.values() if event.cell != DIES}
+    assert None not in others and set(again) <= others and os.getpid() not in others
+
+
+@dataclass
+class Looking:
+    """Finds out what kind of process it is in."""
+
+    def play(self, _):
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        return ignored, torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]
+
+
+def test_a_process_leaves_ctrl_c_alone_has_one_thread_and_ends_with_the_block():
+    """No end of a pipe stays open either, and this process keeps the threads it had."""
+    before, threads, children = sockets(), os.environ.get("OMP_NUM_THREADS"), active_children()
+    with Processes(1, Looking()) as crew:
+        assert [event.outcome for event in crew.play(["cell"])] == [(True, 1, "1")]
+        assert len(active_children()) == len(children) + 1
+    assert (sockets(), active_children()) == (before, children)
+    assert os.environ.get("OMP_NUM_THREADS") == threads
+
+
+def sockets():
+    """Those that this process holds; pipes to its children are made of them."""
+    return {path for path in Path("/proc/self/fd").iterdir() if path.is_socket()}
