@@ -38,7 +38,6 @@ class Part:
         title: for people.
         attackers: tried under every protection.
         costly: tried on the first sample only, at ``costly_ratios`` of ``costly_significances``.
-        effort: as in ``Budget``; a grid's is multiplied with it.
         precision: as in ``SweepConfig``.
         ratios: hidden entries / all, without 0, which is always there.
         text: True if samples are words.
@@ -52,7 +51,6 @@ class Part:
     costly: tuple[str, ...] = ()
     costly_ratios: tuple[float, ...] = (0.1, 0.5)
     costly_significances: tuple[str, ...] = ("magnitude", "sensitivity", "random")
-    effort: float = 1.0
     precision: str = "wire"
     ratios: tuple[float, ...] = (0.01, 0.1, 0.3, 0.5, 0.9)
     text: bool = False
@@ -73,7 +71,6 @@ PARTS = (
         victim="lenet",
         dataset="cifar10@16",
         title="LeNet with ReLU, CIFAR-10 at 16 x 16",
-        effort=0.5,
         attackers=("gauss-newton",),
         costly=("inverting-gradients",),
     ),
@@ -82,7 +79,6 @@ PARTS = (
         victim="benchmarks.leak_study.victims:cnn",
         dataset="pneumonia@14",
         title="CNN of secagg run, pneumonia X-rays at 14 x 14",
-        effort=0.5,
         attackers=("gauss-newton",),
         costly=("inverting-gradients",),
     ),
@@ -93,7 +89,6 @@ PARTS = (
         title="MLP, pneumonia X-rays at 14 x 14",
         attackers=("gauss-newton", "rank-completion"),
         costly=("inverting-gradients",),
-        effort=0.5,
     ),
     Part(
         name="bert",
@@ -206,7 +201,7 @@ def planned(part: Part, grid: Grid, *, data: str | None) -> Planned:
             # As published: each attacked client is protected by its own scores.
             "scores": "own",
             "precision": part.precision,
-            "effort": part.effort * grid.effort,
+            "effort": grid.effort,
             "seed": grid.seed,
             "processes": grid.processes,
         }
