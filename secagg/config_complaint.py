@@ -30,7 +30,9 @@ def explain(model: type[BaseModel], complaint: ErrorDetails) -> str:
     if complaint["type"] == "missing":
         return f"{where} is missing; {_allowed(field) or 'it must be given'}"
     said = complaint["msg"].replace("Input should be", "it must be").replace("Value error, ", "")
-    # Pydantic's own words are the better ones for an item of a list and for the form of a text.
+    if complaint["type"] == "string_pattern_mismatch" and field is not None and field.description:
+        said = f"it must be {field.description}"
+    # Pydantic's own words are the better ones inside a table and for the form of a text.
     own = deeper or complaint["type"] in ("string_pattern_mismatch", "value_error")
     return f"{where} is {_shown(complaint['input'])}; {said if own else _allowed(field) or said}"
 
@@ -56,7 +58,7 @@ def _unknown_field(model: type[BaseModel], complaint: ErrorDetails) -> str:
 
 
 def _locate(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, FieldInfo | None, bool]:
-    """Dotted name, field, and whether the complaint is about something inside the field's value."""
+    """Dotted name, field or item of a list, and whether the complaint is about something deeper in it."""
     owner: type[BaseModel] | None = model
     field: FieldInfo | None = None
     names: list[str] = []
@@ -68,9 +70,18 @@ def _locate(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[st
             names.append(part)
         elif isinstance(part, int):
             names.append(str(part))
-            deeper = True
+            field = _item(field)
+            owner, deeper = _submodel(field), field is None
         # Any other part names a member of a union and is nothing a person wrote.
     return ".".join(names) or "the configuration", field, deeper
+
+
+def _item(field: FieldInfo | None) -> FieldInfo | None:
+    """What each item of a list must be; None for a list whose items differ."""
+    annotation = None if field is None else field.annotation
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    alike = origin is list or (origin is tuple and arguments[1:] == (...,))
+    return FieldInfo.from_annotation(arguments[0]) if alike and arguments else None
 
 
 def _submodel(field: FieldInfo | None) -> type[BaseModel] | None:
@@ -129,8 +140,10 @@ def _plain_types(annotation: Any) -> list[Any]:
 
 
 def _inner_metadata(annotation: Any) -> list[Any]:
-    """Bounds inside a union or annotated type."""
+    """Bounds inside a union or annotated type; those of a list's items are not the list's."""
     found: list[Any] = []
+    if get_origin(annotation) in (tuple, list, dict):
+        return found
     for argument in get_args(annotation):
         if isinstance(argument, FieldInfo):
             found.extend(argument.metadata)

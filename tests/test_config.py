@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
@@ -78,7 +78,7 @@ def test_settings_become_the_protection_they_name(settings: dict[str, Any], prot
             "ratio is 0.5; with significance = layers",
         ),
         ({"layers": "fc"}, "layers is 'fc'; it must be a list"),
-        ({"layers": [1]}, "layers.0 is 1"),
+        ({"layers": [1]}, "layers.0 is 1; it must be text"),
         ({"address": "localhost"}, "address is 'localhost'; it must be host:port"),
         ({"address": "localhost:70000"}, "port is 70000; it must be 0 to 65535"),
         ({"name": ""}, "name is ''; it must be text of length ≥ 1"),
@@ -197,6 +197,9 @@ class Outer(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     inner: Inner = Inner()
     mode: int | str = 1
+    shares: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field((0.5,), min_length=1, strict=False)
+    several: tuple[Inner, ...] = Field((), strict=False)
+    colour: str = Field("red", pattern="^(red|blue)$", description="red or blue")
 
 
 @pytest.mark.parametrize(
@@ -205,6 +208,9 @@ class Outer(BaseModel):
         ({"inner": {"size": 1}}, "inner.size is 1; it must be a whole number ≥ 2"),
         ({"inner": {"sise": 1}}, "inner.sise is 1; unknown field, did you mean size?"),
         ({"mode": []}, "mode is []; it must be a whole number or text"),
+        ({"shares": [0.5, 2.0]}, "shares.1 is 2.0; it must be a number ≥ 0 and ≤ 1"),
+        ({"several": [{"size": 1}]}, "several.0.size is 1; it must be a whole number ≥ 2"),
+        ({"colour": "green"}, "colour is 'green'; it must be red or blue"),
     ],
 )
 def test_other_models_get_the_same_errors(values: dict[str, Any], expected: str) -> None:
@@ -212,3 +218,10 @@ def test_other_models_get_the_same_errors(values: dict[str, Any], expected: str)
     with pytest.raises(ConfigError) as refusal:
         parse_toml(Outer, values)
     assert refusal.value.message.startswith(expected)
+
+
+def test_what_a_list_s_items_must_be_is_not_said_of_the_list() -> None:
+    """Only its own length is wrong."""
+    with pytest.raises(ConfigError) as refusal:
+        parse_toml(Outer, {"shares": []})
+    assert refusal.value.message == "shares is []; it must be a list of length ≥ 1"

@@ -9,7 +9,8 @@ more than this one.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,11 @@ from secagg.simulation.recording import About, Recording
 from secagg.simulation.task import Schedule
 from secagg.simulation.training import batches
 
+ROUNDS_KEPT = 4
+"""Of which what was read is kept in memory."""
+Place = tuple[int, str]
+"""Round and client."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Recorded:
@@ -40,7 +46,6 @@ class Recorded:
         client: its name.
         round: 1, 2, 3, …
         protection: as the round's plan has it.
-        dataset: the samples' name.
     """
 
     exposure: Exposure
@@ -48,7 +53,6 @@ class Recorded:
     client: str
     round: int
     protection: Protection
-    dataset: str
 
     @property
     def significance(self) -> str:
@@ -62,55 +66,116 @@ class Recorded:
         return float(self.exposure.hidden.double().mean())
 
 
-def exposures_of(
-    run: Path,
-    *,
-    clients: Collection[str] | None = None,
-    rounds: Collection[int] | None = None,
-    stacked: bool = False,
-) -> list[Recorded]:
-    """What was recorded of a run, by round and client; forged updates of malicious clients are left out.
+class RecordedRun:
+    """A recorded run as what attackers get to see; updates are read when they are asked for.
 
     Args:
         run: the run's ``--out``.
-        clients: whose; None for all.
-        rounds: of which; None for all.
-        stacked: each exposure also has the same client's earlier ones of those asked for.
 
     Raises:
-        ConfigError: DATA_MISSING if nothing was recorded, or something of what is asked for was not;
-            DATA_MALFORMED.
+        ConfigError: DATA_MISSING if nothing was recorded; DATA_MALFORMED for samples that can't be the run's.
     """
-    recording = Recording.open(run)
-    _check_asked(clients, "client", recording.participants)
-    _check_asked(rounds, "round", recording.rounds)
-    found: list[Recorded] = []
-    earlier: dict[str, tuple[Exposure, ...]] = {}
-    for name in recording.participants:
-        recording.samples(name)
-    # Only now: real samples say that the network is of a size that can be built.
-    victim = victim_of(recording.about)
-    for number in recording.rounds:
-        if rounds is not None and number not in rounds:
-            continue
-        shared, updates = recording.round(number)
-        base = _base(recording, shared, victim)
-        for update in updates:
-            if clients is not None and update.client not in clients:
-                continue
-            if number >= recording.about.attacks_from.get(update.client, number + 1):
-                continue
-            before = earlier.get(update.client, ())
-            recorded = _recorded(recording, shared, update, base, victim, before if stacked else ())
-            earlier[update.client] = (*before, recorded.exposure)
-            found.append(recorded)
-    if not found:
-        raise ConfigError(
-            Code.DATA_MISSING,
-            f"{run} has no honest update of {_asked(clients, 'client')} in {_asked(rounds, 'round')}; "
-            f"recorded are rounds {', '.join(map(str, recording.rounds))}",
+
+    def __init__(self, run: Path) -> None:
+        self._recording = Recording.open(run)
+        self.about: About = self._recording.about
+        self.batches = {name: batch_of(self._recording.samples(name)) for name in self._participants(run)}
+        # Only now: real samples say that the network is of a size that can be built.
+        self.victim = victim_of(self.about)
+        self._read = lru_cache(maxsize=ROUNDS_KEPT)(self._round)
+
+    def _participants(self, run: Path) -> list[str]:
+        names = self._recording.participants
+        if len(names) < 2:
+            raise ConfigError(
+                Code.DATA_MISSING,
+                f"{run} has samples of {len(names)} participants; an attacker has a second one's to compare",
+            )
+        return names
+
+    @property
+    def honest(self) -> list[Place]:
+        """All that was recorded, by round and client, but for what malicious clients forged."""
+        return [
+            (number, client)
+            for number in self._recording.rounds
+            for client in self._recording.clients(number)
+            if number < self.about.attacks_from.get(client, number + 1)
+        ]
+
+    def chosen(
+        self, *, clients: Collection[str] | None = None, rounds: Collection[int] | None = None
+    ) -> list[Place]:
+        """Those of ``honest`` that are asked for.
+
+        Args:
+            clients: whose; None for all.
+            rounds: of which; None for all.
+
+        Raises:
+            ConfigError: DATA_MISSING if something that is asked for was not recorded, or all of it is forged.
+        """
+        _check_asked(clients, "client", self._recording.participants)
+        _check_asked(rounds, "round", self._recording.rounds)
+        found = [
+            (number, client)
+            for number, client in self.honest
+            if (clients is None or client in clients) and (rounds is None or number in rounds)
+        ]
+        if not found:
+            raise ConfigError(
+                Code.DATA_MISSING,
+                f"there is no honest update of {_asked(clients, 'client')} in {_asked(rounds, 'round')}",
+            )
+        return found
+
+    def update(self, place: Place, *, together: int = 1) -> Recorded:
+        """One update.
+
+        Args:
+            place: one of ``honest``.
+            together: the exposure also has the client's updates of so many rounds less one, the last ones
+                before this; or as many as there are.
+
+        Raises:
+            ConfigError: DATA_MISSING, DATA_MALFORMED.
+        """
+        number, client = place
+        before = [earlier for earlier, name in self.honest if name == client and earlier < number]
+        shown = [self._alone((earlier, client)) for earlier in before[max(0, len(before) + 1 - together) :]]
+        last = self._alone(place)
+        return replace(last, exposure=replace(last.exposure, earlier=tuple(one.exposure for one in shown)))
+
+    def _alone(self, place: Place) -> Recorded:
+        number, client = place
+        shared, base, updates = self._read(number)
+        if client not in updates:
+            raise ConfigError(Code.DATA_MISSING, f"round {number} has no update of client {client}")
+        update, batch = updates[client], self.batches.get(client)
+        if batch is None or update.sample_count != len(batch):
+            raise ConfigError(
+                Code.DATA_MALFORMED,
+                f"round {number}: {client} says that it has {update.sample_count} samples; "
+                f"{0 if batch is None else len(batch)} were recorded",
+            )
+        training = training_of(self.about.schedule, len(batch), self._recording.generator(client, number))
+        return Recorded(
+            exposure=_exposure(self.victim, shared, update, base, training),
+            batch=batch,
+            client=client,
+            round=number,
+            protection=shared.protection,
         )
-    return found
+
+    def _round(self, number: int) -> tuple[RecordedRound, NDArray[np.float64], dict[str, RecordedUpdate]]:
+        shared, updates = self._recording.round(number)
+        if shared.manifest != self.victim.manifest:
+            raise ConfigError(
+                Code.DATA_MALFORMED,
+                f"round {number} was recorded of another network than {self.about.model.value}",
+            )
+        base = shared.manifest.flatten(self._recording.base(number)).astype(np.float64)
+        return shared, base, {update.client: update for update in updates}
 
 
 def victim_of(about: About) -> Victim:
@@ -169,33 +234,13 @@ def rounding_noise(
     return float(np.sqrt(variance))
 
 
-def _base(recording: Recording, shared: RecordedRound, victim: Victim) -> NDArray[np.float64]:
-    if shared.manifest != victim.manifest:
-        raise ConfigError(
-            Code.DATA_MALFORMED,
-            f"round {shared.round} was recorded of another network than {recording.about.model.value}",
-        )
-    return shared.manifest.flatten(recording.base(shared.round)).astype(np.float64)
-
-
-def _recorded(
-    recording: Recording,
+def _exposure(
+    victim: Victim,
     shared: RecordedRound,
     update: RecordedUpdate,
     base: NDArray[np.float64],
-    victim: Victim,
-    earlier: tuple[Exposure, ...],
-) -> Recorded:
-    batch = batch_of(recording.samples(update.client))
-    if update.sample_count != len(batch):
-        raise ConfigError(
-            Code.DATA_MALFORMED,
-            f"round {shared.round}: {update.client} says that it has {update.sample_count} samples; "
-            f"{len(batch)} were recorded",
-        )
-    training = training_of(
-        recording.about.schedule, len(batch), recording.generator(update.client, shared.round)
-    )
+    training: Training,
+) -> Exposure:
     hidden = shared.mask.hidden
     start, sent = base[~hidden], update.visible.astype(np.float64)
     # Exact in float64, whether the model was sent or its difference to the base.
@@ -203,7 +248,7 @@ def _recorded(
     mean_gradient = -moved / (training.learning_rate * training.weight)
     visible = np.zeros(shared.manifest.size)
     visible[~hidden] = mean_gradient
-    exposure = Exposure(
+    return Exposure(
         victim=victim,
         parameters=torch.from_numpy(base),
         training=training,
@@ -211,15 +256,6 @@ def _recorded(
         visible=torch.from_numpy(visible),
         hidden=torch.from_numpy(hidden.copy()),
         noise=rounding_noise(start + moved, mean_gradient, training),
-        earlier=earlier,
-    )
-    return Recorded(
-        exposure=exposure,
-        batch=batch,
-        client=update.client,
-        round=shared.round,
-        protection=shared.protection,
-        dataset=recording.about.dataset,
     )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
+from secagg.cli import EXIT_INTERRUPTED
 from secagg.errors import Code, ConfigError
 
 
@@ -129,6 +132,33 @@ def leak(
     Example: secagg leak --victim lenet-sigmoid --significance magnitude --ratio 0,0.1,0.5,0.9
     Example: secagg leak --from runs/run --attacker gauss-newton
     """
+    # Nothing in a user's names is markup, nor the name of a picture.
+    console = Console(emoji=False)
+    try:
+        start = _prepared(sweep, run, flags, clients=from_client, rounds=from_round, out=out, console=console)
+    except KeyboardInterrupt:
+        console.print("interrupted before the first attack: nothing is written")
+        return EXIT_INTERRUPTED
+    try:
+        return start()
+    except KeyboardInterrupt:
+        from attacks.inversion.bench.campaign import INTERRUPTED
+
+        console.print(INTERRUPTED)
+        return EXIT_INTERRUPTED
+
+
+def _prepared(
+    sweep: Path | None,
+    run: Path | None,
+    flags: dict[str, Any],
+    *,
+    clients: tuple[str, ...],
+    rounds: tuple[str, ...],
+    out: str | None,
+    console: Console,
+) -> Callable[[], int]:
+    """What was asked for, checked, and ready to be played."""
     # All of these reach torch; `secagg --help` should not wait for it.
     try:
         from attacks.inversion.bench.asked import sweep_config, trial_of
@@ -144,16 +174,15 @@ def leak(
             f"secagg leak needs {missing}, which is not installed: pip install 'secagg[leak]'",
         ) from error
 
-    console = Console()
     command = " ".join(["secagg", *sys.argv[1:]])
     if run is not None:
         if sweep is not None:
             raise ConfigError(Code.CONFIG_INVALID, f"give a sweep file ({sweep}) or --from {run}, not both")
-        trial = trial_of(flags, clients=from_client, rounds=from_round)
+        trial = trial_of(flags, clients=clients, rounds=rounds)
         folder = Path(out).expanduser() if out else run / "leak"
-        return attack_run(run, trial, out=folder, command=command, console=console)
-    if from_client or from_round:
+        return partial(attack_run, run, trial, out=folder, command=command, console=console)
+    if clients or rounds:
         raise ConfigError(Code.CONFIG_INVALID, "--from-client and --from-round choose of --from RUN_DIR")
     config, folder = sweep_config(sweep, flags, out=out)
     planned = Sweep.planned(config)
-    return run_sweep(planned, out=folder, command=command, console=console)
+    return partial(run_sweep, planned, out=folder, command=command, console=console)

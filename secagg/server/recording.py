@@ -167,6 +167,11 @@ def recorded_rounds(folder: Path) -> list[int]:
     return sorted(_number(path) for path in folder.glob(f"round-*/{ROUND_FILE}"))
 
 
+def recorded_clients(folder: Path, number: int) -> list[str]:
+    """Names of those whose update of a round is recorded, in order; nothing is read."""
+    return sorted(path.stem for path in (round_folder(folder, number) / UPDATES).glob("*.npz"))
+
+
 def _number(path: Path) -> int:
     number = _NUMBERED.fullmatch(path.parent.name)
     if number is None:
@@ -194,7 +199,7 @@ def read_round(folder: Path, number: int) -> tuple[RecordedRound, tuple[Recorded
     visible = manifest.size - mask.hidden_count
     return (
         RecordedRound(manifest=manifest, mask=mask, **dict(about)),
-        tuple(_update(path, visible) for path in sorted((place / UPDATES).glob("*.npz"))),
+        tuple(_update(place / UPDATES / f"{name}.npz", visible) for name in recorded_clients(folder, number)),
     )
 
 

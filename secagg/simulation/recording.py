@@ -25,7 +25,13 @@ from pydantic import Field, TypeAdapter, ValidationError
 from secagg.config_complaint import briefly
 from secagg.errors import Code, ConfigError
 from secagg.model_file import UNREADABLE, load_model, save_model
-from secagg.server.recording import RecordedRound, RecordedUpdate, read_round, recorded_rounds
+from secagg.server.recording import (
+    RecordedRound,
+    RecordedUpdate,
+    read_round,
+    recorded_clients,
+    recorded_rounds,
+)
 from secagg.simulation.config import ModelName, RunConfig
 from secagg.simulation.datasets.dataset import MAX_CLASSES, Samples
 from secagg.simulation.task import Schedule, generator_of, load_samples, save_samples
@@ -133,6 +139,10 @@ class Recording:
     def rounds(self) -> list[int]:
         """Numbers of the recorded rounds, ascending."""
         return recorded_rounds(self.server)
+
+    def clients(self, number: int) -> list[str]:
+        """Names of those whose update of a round was recorded, in order."""
+        return recorded_clients(self.server, number)
 
     def round(self, number: int) -> tuple[RecordedRound, tuple[RecordedUpdate, ...]]:
         """What the server received in a round; raises as ``read_round``."""

@@ -51,18 +51,23 @@ def refused(capsys, elsewhere, *arguments: object) -> str:
         (["--attacker", "gauss-newton:luck=3"], "no option 'luck'"),
         (["--significance", "magnitude,beauty"], "no significance 'beauty'"),
         (["--significance", "layers=nothing.weight"], "nothing.weight"),
-        (["--ratio", "0,2"], "ratio"),
+        (["--ratio", "0,2"], "ratio.1 is 2.0; it must be a number ≥ 0 and ≤ 1"),
+        (["--ratio", ""], "ratio is ''; it must name at least one"),
+        (["--attacker", ","], "attacker is ','; it must name at least one"),
         (["--ratio", "many"], "ratio is 'many'"),
         (["--perturb", "noise"], "perturbation noise needs a value"),
+        (["--perturb", "plain,noise:1e308"], "perturb is 'noise:1e308'; it leaves lenet"),
         (["--dataset", "no-such-data"], "no-such-data"),
         (["--dataset", "fashion-mnist"], "fashion-mnist"),
         (["--samples", "100000"], "100000"),
         (["--batch", "3", "--steps", "2"], "3 samples can't be cut into 2 equal steps"),
-        (["--device", "toaster"], "device is 'toaster'"),
+        (["--device", "toaster"], "device is 'toaster'; it must be cpu, cuda or cuda:INDEX"),
         (["--device", "cuda:999"], "device is 'cuda:999'"),
         (["--labels", "guessed"], "it must be one of known, inferred"),
         (["--clients", "100000"], "clients"),
         (["--mask", "no-such-mask"], "no-such-mask"),
+        (["--mask", "no-such+mask"], "no-such+mask"),
+        (["--mask", ""], "no mask's file is named"),
         (["no-such-sweep.toml"], "no-such-sweep.toml"),
         (["--samples", "x"], "'--samples'"),
         (["--viktim", "lenet"], "--victim"),
@@ -81,6 +86,7 @@ def test_a_wrong_call_is_refused_in_one_line_and_writes_nothing(capsys, elsewher
         ("ratio = [0.1, -1]", "ratio"),
         ('seed = "one"', "seed is 'one'"),
         ("out = 3", "out is 3"),
+        ("victim = []", "victim is []; it must be a list of length ≥ 1"),
         ("ratio = [", "not valid TOML"),
     ],
 )
@@ -101,6 +107,93 @@ def test_a_mask_of_another_shape_or_kind_is_refused(capsys, elsewhere):
         assert says in refused(capsys, elsewhere, "--mask", file, "--dataset", "digits")
     file.write_bytes(b"no mask at all")
     assert "is no .npy file" in refused(capsys, elsewhere, "--mask", file, "--dataset", "digits")
+
+
+def test_a_mask_s_path_that_is_none_is_refused(capsys, elsewhere):
+    """A file may hold what no command line can."""
+    file = elsewhere.parent / "sweep.toml"
+    file.write_text('dataset = "digits"\nsignificance = "file=a\\u0000b"\n')
+    assert "mask 'a\\x00b' is not a path" in refused(capsys, elsewhere, file)
+
+
+def test_what_a_recorded_run_decides_is_refused_by_the_name_it_was_given(capsys, elsewhere):
+    line = refused(capsys, elsewhere, "--from", "run", "--mask", "mask.npy", "--seed", 3)
+    assert ": --mask can't be given with --from" in line
+
+
+@pytest.mark.parametrize("name", ["result.json", "leak.html", ".leak.html.new"])
+def test_a_folder_in_a_result_s_place_is_refused_before_anything_is_played(capsys, tmp_path, name):
+    (tmp_path / name).mkdir()
+    assert call(*QUICK, "--samples", 1, "--out", tmp_path) == EXIT_REFUSED
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1 and f"{tmp_path / name} is a folder" in shown.err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_damaged_cells_are_refused_before_anything_is_played(capsys, tmp_path):
+    arguments = (*QUICK, "--ratio", 0, "--samples", 1, "--out", tmp_path)
+    assert call(*arguments) == 0
+    with sqlite3.connect(tmp_path / "cells.sqlite3") as database:
+        database.execute("UPDATE cells SET rows = '[' WHERE key = (SELECT MIN(key) FROM cells)")
+    database.close()
+    capsys.readouterr()
+    assert call(*arguments) == EXIT_REFUSED
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1 and "cells.sqlite3: cell " in shown.err and "another --out" in shown.err
+    assert "attacks on" not in shown.out
+
+
+def test_names_with_brackets_are_printed_as_they_are(capsys, elsewhere, monkeypatch):
+    """Nothing that a user may name is markup: of a network, which costs are measured of, or a folder."""
+    (elsewhere.parent / "bracketed.py").write_text(
+        "from torch import nn\n"
+        "globals()['[/red]'] = lambda shape, classes: nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    monkeypatch.syspath_prepend(str(elsewhere.parent))
+    arguments = ("--victim", "bracketed:[/red]", "--dataset", "digits", "--attacker", "analytic",
+                 "--significance", "random", "--ratio", 0.5, "--clients", 2, "--processes", 1,
+                 "--samples", 1, "--out", "[bold]:smile:")  # fmt: skip
+    assert call(*arguments) == 0
+    assert "bracketed:[/red], random: " in capsys.readouterr().out
+    assert call(*arguments) == 0
+    assert "cells are already in [bold]:smile:\n" in capsys.readouterr().out
+
+
+STOPPING = """
+import multiprocessing, os, signal
+from torch import nn
+
+def build(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+def while_planned(shape, classes):
+    os.kill(os.getpid(), signal.SIGINT)
+    return build(shape, classes)
+
+def while_played(shape, classes):
+    if multiprocessing.parent_process() is not None:
+        os.kill(os.getppid(), signal.SIGINT)
+        signal.pause()
+    return build(shape, classes)
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "says"),
+    [
+        ("while_planned", "interrupted before the first attack: nothing is written\n"),
+        ("while_played", "interrupted before anything had ended: there is nothing to report\n"),
+    ],
+)
+def test_ctrl_c_before_anything_has_ended_says_so_in_a_line(capsys, elsewhere, monkeypatch, when, says):
+    """No page without a row, and no empty line."""
+    (elsewhere.parent / "stopping.py").write_text(STOPPING)
+    monkeypatch.syspath_prepend(str(elsewhere.parent))
+    others = QUICK[QUICK.index("--dataset") :]
+    assert call("--victim", f"stopping:{when}", *others, "--samples", 1, "--out", "out") == EXIT_INTERRUPTED
+    shown = capsys.readouterr()
+    assert shown.out.endswith(says) and shown.out.count("interrupted") == 1 and not shown.err
+    assert not list(elsewhere.rglob("result.json")) and not list(elsewhere.rglob("leak.html"))
 
 
 def test_a_label_outside_the_range_is_refused(capsys, elsewhere):

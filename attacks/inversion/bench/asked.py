@@ -16,8 +16,10 @@ from secagg.errors import Code, ConfigError
 
 DEFAULT_OUT = "runs/leak"
 _NAMING = ("layers=", "statistics=")
-_OF_A_RUN = ("attacker", "knowledge", "labels", "effort", "restarts", "seed")
+_OF_A_RUN = ("attacker", "naive", "aware", "labels", "rounds", "effort", "restarts", "processes", "seed")
 """What can be chosen of an attack on a run that took place."""
+_NOT_GIVEN = (None, ())
+"""Values of flags that were left out."""
 _LISTS = ("victim", "significance", "attacker", "perturb", "ratio")
 
 
@@ -58,25 +60,31 @@ def trial_of(flags: Mapping[str, Any], *, clients: Sequence[str], rounds: Sequen
     Raises:
         ConfigError: CONFIG_INVALID, naming what has no meaning with a recorded run or is out of range.
     """
-    given = _given(flags)
-    beside = [f"--{name.replace('_', '-')}" for name in given if name not in _OF_A_RUN]
+    beside = [
+        f"--{name.replace('_', '-')}"
+        for name, value in flags.items()
+        if name not in _OF_A_RUN and value not in _NOT_GIVEN
+    ]
     if beside:
         raise ConfigError(
             Code.CONFIG_INVALID,
             f"{', '.join(beside)} can't be given with --from: what the run recorded decides that",
         )
+    given = _given(flags)
     config = parse_toml(SweepConfig, given)
-    numbers = split(rounds, lambda _before, _part: False)
+    numbers = _several("from-round", rounds) if rounds else ()
     if not all(number.isdecimal() for number in numbers):
         raise ConfigError(Code.CONFIG_INVALID, f"rounds are {', '.join(numbers)}; they must be whole numbers")
     return Trial(
         attackers=config.attacker if "attacker" in given else ATTACKERS,
         knowledge=config.knowledge,
-        clients=split(clients, lambda _before, _part: False) or None,
+        clients=_several("from-client", clients) if clients else None,
         rounds=[int(number) for number in numbers] or None,
+        together=config.rounds,
         labels_known=given.get("labels") == "known",
         budget=Budget(effort=config.effort, restarts=config.restarts),
         seed=config.seed,
+        processes=config.workers,
     )
 
 
@@ -113,23 +121,33 @@ def is_option(before: str, part: str) -> bool:
     return ":" in before and "=" in part and ":" not in part.partition("=")[0]
 
 
+_CONTINUES = {"significance": names_tensor, "attacker": is_option}
+
+
 def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
-    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    given = {name: value for name, value in flags.items() if value not in _NOT_GIVEN}
     naive, aware = given.pop("naive", False), given.pop("aware", False)
     if naive != aware:
         given["knowledge"] = Knowledge.NAIVE if naive else Knowledge.AWARE
     mask = given.pop("mask", None)
-    for name, continues in (("significance", names_tensor), ("attacker", is_option)):
+    for name in _LISTS:
         if name in given:
-            given[name] = split(given[name], continues)
-    for name in ("victim", "perturb"):
-        if name in given:
-            given[name] = split(given[name], lambda _before, _part: False)
+            given[name] = _several(name, given[name])
     if mask is not None:
         given["significance"] = (*given.get("significance", ()), f"{FILE}{mask}")
     if "ratio" in given:
-        given["ratio"] = tuple(map(_ratio, split(given["ratio"], lambda _before, _part: False)))
+        given["ratio"] = tuple(map(_ratio, given["ratio"]))
     return given
+
+
+def _several(name: str, items: Sequence[str]) -> tuple[str, ...]:
+    """Values of a flag that takes several, at least one."""
+    found = split(items, _CONTINUES.get(name, lambda _before, _part: False))
+    if not found:
+        raise ConfigError(
+            Code.CONFIG_INVALID, f"{name} is {','.join(items)!r}; it must name at least one, or be left out"
+        )
+    return found
 
 
 def _ratio(text: str) -> float:

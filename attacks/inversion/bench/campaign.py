@@ -1,4 +1,4 @@
-"""A sweep is played: cells that are not stored yet, stored as they end."""
+"""Cells are played that are not stored yet, and stored as they end."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from attacks.inversion.bench.cell import MEASURE, NONE
+from attacks.inversion.bench.cell import Cell
 from attacks.inversion.bench.clock import Clock, duration
 from attacks.inversion.bench.config import SweepConfig
 from attacks.inversion.bench.crew import Crew, Ended, Player, Processes
 from attacks.inversion.bench.ray_crew import RayCrew
-from attacks.inversion.bench.store import Store
-from attacks.inversion.bench.sweep import Sweep
+from attacks.inversion.bench.store import Outcome, Store
 
 LINES = 20
 """Where there is no terminal a line is printed after every twentieth of the cells."""
+INTERRUPTED = "interrupted: what has ended is kept, the same command goes on from there"
+NOTHING_ENDED = "interrupted before anything had ended: there is nothing to report"
+"""What is said after Ctrl-C."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +32,12 @@ class Played:
     Args:
         failures: a line per cell that failed.
         interrupted: True after Ctrl-C.
+        kept: whether any of the cells is stored.
     """
 
     failures: list[str] = field(default_factory=list)
     interrupted: bool = False
+    kept: bool = True
 
     @property
     def complete(self) -> bool:
@@ -40,7 +45,21 @@ class Played:
         return not self.failures and not self.interrupted
 
 
-def crew_of(config: SweepConfig, player: Player) -> Crew:
+class Campaign(Protocol):
+    """Cells to play: a sweep's, or those of a recorded run."""
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """In the order in which they are played."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """What they are, for people."""
+        ...
+
+
+def crew_of(config: SweepConfig, player: Player[Cell, Outcome]) -> Crew[Cell, Outcome]:
     """The processes, or the Ray cluster, that the sweep asks for.
 
     Raises:
@@ -52,43 +71,45 @@ def crew_of(config: SweepConfig, player: Player) -> Crew:
     return RayCrew(config.ray, player, gpus=gpus, count=config.processes)
 
 
-def play(sweep: Sweep, crew: Crew, *, out: Path, console: Console) -> Played:
+def play(campaign: Campaign, crew: Crew[Cell, Outcome], *, out: Path, console: Console) -> Played:
     """Play what is not stored yet.
 
     Args:
-        sweep: all cells.
+        campaign: all cells.
         crew: who plays them.
         out: folder of the store.
         console: for the progress; a terminal gets a bar, anything else some lines.
+
+    Raises:
+        ConfigError: DATA_MALFORMED if what is stored is damaged; nothing is played then.
     """
     played = Played()
     with Store(out) as store:
+        store.check()
         there = store.keys()
-        waiting = [cell for cell in sweep.cells if cell.key not in there]
-        console.print(_beginning(sweep, len(waiting), out), highlight=False, soft_wrap=True)
+        waiting = [cell for cell in campaign.cells if cell.key not in there]
+        console.print(_beginning(campaign, len(waiting), out), highlight=False, markup=False, soft_wrap=True)
         try:
             if waiting:
-                with crew, _shown(console, len(sweep.cells), len(waiting)) as progress:
+                with crew, _shown(console, len(campaign.cells), len(waiting)) as progress:
                     progress.clock = Clock(waiting, crew.count)
                     for event in crew.play(waiting):
                         _keep(event, store, played)
                         progress.ended(event)
         except KeyboardInterrupt:
-            console.print("interrupted: what has ended is kept, the same command goes on from there")
-            return Played(failures=played.failures, interrupted=True)
+            kept = not store.keys().isdisjoint(cell.key for cell in campaign.cells)
+            console.print(INTERRUPTED if kept else NOTHING_ENDED, highlight=False, soft_wrap=True)
+            return Played(failures=played.failures, interrupted=True, kept=kept)
     return played
 
 
-def _beginning(sweep: Sweep, waiting: int, out: Path) -> str:
-    attacks = sum(cell.attacker != MEASURE for cell in sweep.cells)
-    protections = {(cell.victim, cell.significance, cell.ratio, cell.perturb) for cell in sweep.cells}
-    hidden = sum(significance != NONE for _, significance, _, _ in protections)
-    text = f"{attacks} attacks on {sweep.config.samples} updates under {hidden} protections"
-    there = len(sweep.cells) - waiting
-    return text + (f"; {there} of {len(sweep.cells)} cells are already in {out}" if there else "")
+def _beginning(campaign: Campaign, waiting: int, out: Path) -> str:
+    count = len(campaign.cells)
+    there = count - waiting
+    return campaign.summary + (f"; {there} of {count} cells are already in {out}" if there else "")
 
 
-def _keep(event: Ended, store: Store, played: Played) -> None:
+def _keep(event: Ended[Cell, Outcome], store: Store, played: Played) -> None:
     if event.outcome is None:
         played.failures.append(f"{event.cell.title}: {event.complaint}")
     else:
@@ -96,14 +117,14 @@ def _keep(event: Ended, store: Store, played: Played) -> None:
 
 
 class _Shown:
-    """How far a sweep is: a bar on a terminal, elsewhere a line now and then."""
+    """How far it is: a bar on a terminal, elsewhere a line now and then."""
 
     def __init__(self, console: Console, bar: Progress | None, total: int, done: int) -> None:
         self._console, self._bar, self._total, self._done = console, bar, total, done
         self._task = bar.add_task("", total=total, completed=done, left="…") if bar else None
         self.clock: Clock | None = None
 
-    def ended(self, event: Ended) -> None:
+    def ended(self, event: Ended[Cell, Outcome]) -> None:
         assert self.clock is not None
         self._done += 1
         self.clock.ended(event.cell, None if event.outcome is None else event.outcome.seconds)

@@ -94,7 +94,9 @@ class SweepConfig(BaseModel):
     restarts: Annotated[int, Field(ge=1, le=1000)] = 1
     clients: Annotated[int, Field(ge=0, le=10_000)] = 10
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,3})?)$")] = "cpu"
+    device: Annotated[
+        str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,3})?)$", description="cpu, cuda or cuda:INDEX")
+    ] = "cpu"
     processes: Annotated[int, Field(ge=0, le=1024)] = 0
     ray: Annotated[str, Field(min_length=1)] | None = None
 

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
-from time import monotonic
+from typing import Any
 
 from rich.console import Console
 
-from attacks.inversion.bench.advice import advise
+from attacks.inversion.bench.advice import Advice, advise
+from attacks.inversion.bench.campaign import Played, play
 from attacks.inversion.bench.cell import FULL, NONE
-from attacks.inversion.bench.clock import duration
-from attacks.inversion.bench.command import EXIT_INTERRUPTED
-from attacks.inversion.bench.from_run import Played, Trial, play
+from attacks.inversion.bench.command import EXIT_FAILED, EXIT_INTERRUPTED, private_folder
+from attacks.inversion.bench.crew import Processes
+from attacks.inversion.bench.from_run import RunTrial, Trial
 from attacks.inversion.bench.page import write_run_page
-from attacks.inversion.bench.store import PRIVATE
+from attacks.inversion.bench.rows import ordered, rows_of
+from attacks.inversion.bench.store import Store
 from attacks.inversion.bench.tables import margins_text, print_tables
-from attacks.inversion.bench.verdict import Status
-from secagg.overhead.sweep import out_folder
+from attacks.inversion.bench.verdict import Status, judged
 from secagg.simulation.result import write_result
 
 
 def attack_run(run: Path, trial: Trial, *, out: Path, command: str, console: Console) -> int:
     """Attack what a run recorded, write ``result.json`` and ``leak.html``, print tables and advice.
 
-    Nothing is written before the last attack has ended, or Ctrl-C; nothing at all if no attack has ended.
+    Every cell is stored as it ends; the same command goes on from there, and one that asks for more clients
+    or rounds too.
 
     Args:
         run: a run's ``--out``; it was recorded.
@@ -32,29 +34,45 @@ def attack_run(run: Path, trial: Trial, *, out: Path, command: str, console: Con
         out: folder for the result, made if it is missing, then readable by its owner alone: the page shows
             samples.
         command: as called.
-        console: for people; a line before each attack.
+        console: for people; a bar or some lines.
 
     Returns:
-        Exit status: 0, or 130 after Ctrl-C; what ended is written.
+        Exit status: 0, 1 if cells failed, 130 after Ctrl-C; what ended is written.
 
     Raises:
-        ConfigError: as ``play``; CONFIG_INVALID if the folder can't be written to.
+        ConfigError: as ``RunTrial.planned``; as ``private_folder``.
     """
-    started = monotonic()
-
-    def told(done: int, total: int, title: str) -> None:
-        left = f" {duration((monotonic() - started) / done * (total - done))} left," if done else ""
-        console.print(f"[{done}/{total}]{left} {title}", highlight=False, markup=False, soft_wrap=True)
-
-    played = play(run, trial, told=told)
-    if not played.rows:
-        console.print("interrupted before an attack had ended: nothing is written", highlight=False)
+    planned = RunTrial.planned(run, trial)
+    private_folder(out)
+    crew = Processes(trial.processes, planned.stage)
+    played = play(planned, crew, out=out, console=console)
+    if not played.kept:
         return EXIT_INTERRUPTED
-    rows, advice = played.rows, advise(played.rows, trial.margins)
-    # An existing folder keeps its permissions; what is wrong with it is said by ``out_folder``.
-    with suppress(OSError, ValueError):
-        out.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-    out_folder(out)
+    _report(run, planned, played, out=out, command=command, console=console)
+    if played.interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if played.failures else 0
+
+
+def _report(
+    run: Path, planned: RunTrial, played: Played, *, out: Path, command: str, console: Console
+) -> list[Advice]:
+    trial = planned.trial
+    with Store(out) as store:
+        ended = store.outcomes(planned.cells)
+        rows = [ordered(row) for row in judged(rows_of(ended, trial.knowledge), trial.margins)]
+        advice = advise(rows, trial.margins)
+        facts = _facts(planned, rows, ended=len(ended))
+        page = write_run_page(
+            run,
+            rows=rows,
+            advice=advice,
+            margins=trial.margins,
+            pictures=planned.pictures(store),
+            facts=facts,
+            out=out,
+            command=command,
+        )
     write_result(
         out,
         command=command,
@@ -65,53 +83,45 @@ def attack_run(run: Path, trial: Trial, *, out: Path, command: str, console: Con
             "run": str(run),
             "labels": "known" if trial.labels_known else "inferred",
             "advice": [one.flat() for one in advice],
+            "failures": list(played.failures),
         },
-    )
-    page = write_run_page(
-        run,
-        rows=rows,
-        advice=advice,
-        margins=trial.margins,
-        pictures=played.pictures,
-        facts=_facts(played, trial),
-        out=out,
-        command=command,
     )
     print_tables(rows, advice, (), console)
     if not advice:
-        console.print(f"\n{_unmasked(played)}", highlight=False, soft_wrap=True)
+        console.print(f"\n{_unmasked(planned, rows)}", highlight=False, soft_wrap=True)
     console.print(f"\n{margins_text(trial.margins)}", highlight=False, soft_wrap=True, style="dim")
     console.print(f"wrote {out / 'result.json'} and {page}", highlight=False, markup=False, soft_wrap=True)
-    return 0 if played.complete else EXIT_INTERRUPTED
+    return advice
 
 
-def _facts(played: Played, trial: Trial) -> list[str]:
-    rows = played.rows
+def _facts(planned: RunTrial, rows: Sequence[dict[str, Any]], *, ended: int) -> list[str]:
+    trial = planned.trial
     clients = dict.fromkeys(str(row["client"]) for row in rows)
     rounds = sorted({int(row["round"]) for row in rows})
     samples = len({row["sample"] for row in rows})
+    seen = f"; attackers see {trial.together} rounds together" if trial.together > 1 else ""
     more = []
-    if played.blank_rounds:
-        numbers = ", ".join(map(str, played.blank_rounds))
+    if planned.blank_rounds:
+        numbers = ", ".join(map(str, planned.blank_rounds))
         more.append(f"nothing was visible in round {numbers}: no mask is judged by its updates")
-    if not played.complete:
-        more.append(f"interrupted: {played.ended} of {played.attacks} attacks ended")
+    if ended < len(planned.cells):
+        more.append(f"interrupted: {ended} of {len(planned.cells)} cells ended")
     if all(row["significance"] in (NONE, FULL) for row in rows):
-        more.append(_unmasked(played))
+        more.append(_unmasked(planned, rows))
     return [
-        f"{samples} samples in updates of {', '.join(clients)}; rounds {', '.join(map(str, rounds))}",
+        f"{samples} samples in updates of {', '.join(clients)}; rounds {', '.join(map(str, rounds))}{seen}",
         f"labels are {'known to' if trial.labels_known else 'inferred by'} attackers, who know the base "
-        "model: a curious server with one client on its side",
+        "model and which samples were together in a batch: a curious server with one client on its side",
         *more,
     ]
 
 
-def _unmasked(played: Played) -> str:
+def _unmasked(planned: RunTrial, rows: Sequence[dict[str, Any]]) -> str:
     """The answer where no mask was there to judge: everything had been encrypted, or nothing."""
-    clear = [row for row in played.rows if row["significance"] == NONE]
+    clear = [row for row in rows if row["significance"] == NONE]
     samples = {row["sample"] for row in clear}
     read = {row["sample"] for row in clear if row["status"] == Status.LEAKED}
-    if played.blank_rounds:
+    if planned.blank_rounds:
         return (
             "everything was encrypted: nothing was there to read; rows of ratio 0 say what would have been "
             f"read in the clear, {len(read)} of {len(samples)} samples"

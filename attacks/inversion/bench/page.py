@@ -11,6 +11,7 @@ import torch
 
 from attacks.inversion.bench.advice import Advice
 from attacks.inversion.bench.cell import Setting
+from attacks.inversion.bench.names import HEADING, shortened
 from attacks.inversion.bench.scene import tokenizer_of
 from attacks.inversion.bench.store import Picture, Store
 from attacks.inversion.bench.sweep import Sweep
@@ -42,7 +43,7 @@ def write_sweep_page(
         out: folder.
         command: as called.
     """
-    names = list(sweep.manifests)
+    names = [shortened(name, HEADING) for name in sweep.manifests]
     return write_page(
         page_of(
             Findings(
@@ -86,7 +87,7 @@ def write_run_page(
     return write_page(
         page_of(
             Findings(
-                title=f"What did the run in {run.name} leak?",
+                title=f"What did the run in {shortened(run.name, HEADING)} leak?",
                 rows=rows,
                 advice=advice,
                 margins=margins,

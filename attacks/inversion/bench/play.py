@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 from attacks.inversion.attackers import load_attacker
 from attacks.inversion.attackers.attacker import Attacker, Budget, Reconstruction, Status
 from attacks.inversion.attackers.imprint import ActiveAttacker
+from attacks.inversion.batch import Batch
 from attacks.inversion.bench.cell import MEASURE, NONE, Cell, Setting
 from attacks.inversion.bench.measured import FIELDS as MEASURED
 from attacks.inversion.bench.measured import measured_rows
@@ -26,6 +29,18 @@ from secagg.errors import Code, UpdateError
 
 FIGURES = ("psnr_db", "ssim", "mse", "token_accuracy", "bag_accuracy", "rouge_l")
 """Of ``Scores``, each a column."""
+_NUMERICAL = (
+    torch.linalg.LinAlgError,  # type: ignore[attr-defined]
+    np.linalg.LinAlgError,
+    FloatingPointError,
+    OverflowError,
+)
+"""What nothing but numbers raises."""
+_NOT_FINITE = re.compile(
+    r"\b(nans?|infs?|infinity|infinite|non-?finite|not finite|invalid numeric entries|infeasible)\b",
+    re.IGNORECASE,
+)
+"""What libraries say of NaN and infinity; there is no class of errors for that."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -71,51 +86,81 @@ class Stage:
     def _attacked(self, scene: Scene, cell: Cell) -> Outcome:
         attacker, batch = load_attacker(cell.attacker), scene.batch(cell)
         candidates = scene.pool.candidates(self.candidates)
-        shown: dict[str, Any] = {"seed": cell.seed, "candidates": 1 + len(candidates)}
+        shown: dict[str, Any] = {"candidates": 1 + len(candidates)}
         try:
             exposure = exposed_to(attacker, scene, cell)
         except UpdateError as error:
             rows = _empty_rows(cell, len(batch), "diverged", detail=_overflow(error), **shown)
             return Outcome(rows=rows, seconds=0.0)
-        budget = Budget(effort=cell.setting.effort, restarts=cell.setting.restarts)
-        shown["hidden_share"] = float(exposure.hidden.double().mean())
         if exposure.victim is not scene.victim:
             # Measures are of the model that nobody tampered with.
             shown |= {"psnr_pred_db": None, "psnr_naive_pred_db": None, "leaked_dimensions": None}
-        why = attacker.unsuited(exposure)
-        if why:
-            return Outcome(rows=_empty_rows(cell, len(batch), "unsuited", detail=why, **shown), seconds=0.0)
-        started = time.perf_counter()
-        found = _tried(attacker, exposure, cell.seed, budget)
-        seconds = time.perf_counter() - started
-        shown["seconds"] = round(seconds, 4)
-        if isinstance(found, str) or found.status is not Status.DONE:
-            diverged = isinstance(found, str) or found.status is Status.DIVERGED
-            detail = found if isinstance(found, str) else found.detail
-            ended = "diverged" if diverged else "unsuited"
-            rows = _empty_rows(cell, len(batch), ended, detail=detail, **shown)
-            return Outcome(rows=rows, seconds=seconds)
-        scores = compare(
-            batch,
-            found,
-            candidates=candidates,
-            text=bool(scene.pool.vocabulary),
-            padding=scene.pool.padding,
+        compared = partial(
+            compare, candidates=candidates, text=bool(scene.pool.vocabulary), padding=scene.pool.padding
         )
-        rows = _rows(cell, found, scores, labels_known=exposure.labels is not None, **shown)
-        pictures = {RECONSTRUCTION: packed(found.inputs[torch.from_numpy(scores.order)])}
-        return Outcome(rows=rows, seconds=seconds, pictures=pictures)
+        return attacked(attacker, exposure, batch, cell, compared=compared, **shown)
+
+
+def attacked(
+    attacker: Attacker,
+    exposure: Exposure,
+    batch: Batch,
+    cell: Cell,
+    *,
+    compared: Callable[[Batch, Reconstruction], Scores] = compare,
+    **shown: Any,
+) -> Outcome:
+    """What an attacker makes of an exposure: a row per sample, and what it reconstructed.
+
+    Args:
+        batch: the samples it looks for.
+        cell: whose setting, seed and update it is.
+        compared: scores a reconstruction.
+        shown: more columns, the same for all samples.
+    """
+    size = len(batch)
+    shown["hidden_share"] = float(exposure.hidden.double().mean())
+    why = attacker.unsuited(exposure)
+    if why:
+        return Outcome(rows=_empty_rows(cell, size, "unsuited", detail=why, **shown), seconds=0.0)
+    budget = Budget(effort=cell.setting.effort, restarts=cell.setting.restarts)
+    started = time.perf_counter()
+    found = _tried(attacker, exposure, cell.seed, budget)
+    seconds = time.perf_counter() - started
+    shown["seconds"] = round(seconds, 4)
+    if isinstance(found, str) or found.status is not Status.DONE:
+        diverged = isinstance(found, str) or found.status is Status.DIVERGED
+        detail = found if isinstance(found, str) else found.detail
+        ended = "diverged" if diverged else "unsuited"
+        return Outcome(rows=_empty_rows(cell, size, ended, detail=detail, **shown), seconds=seconds)
+    scores = compared(batch, found)
+    rows = _rows(cell, found, scores, labels_known=exposure.labels is not None, **shown)
+    pictures = {RECONSTRUCTION: packed(found.inputs[torch.from_numpy(scores.order)])}
+    return Outcome(rows=rows, seconds=seconds, pictures=pictures)
 
 
 def _tried(attacker: Attacker, exposure: Exposure, seed: int, budget: Budget) -> Reconstruction | str:
-    """What the attacker finds; what went wrong where it can't solve its equations, or ends in no numbers."""
+    """What the attacker finds; a line on what went wrong if it diverged on the way, or ends in no numbers.
+
+    An attacker diverges that can't solve its equations, or hands NaN or infinity to what refuses them. Any
+    other error is a fault of the program, and raised.
+    """
     try:
         found = attacker.attack(exposure, seed=seed, budget=budget)
-    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-        return str(error).splitlines()[0]
+    except _NUMERICAL as error:
+        return _first_line(error)
+    except (ValueError, RuntimeError) as error:
+        # Classes of their own say what they mean: no memory, no such operation.
+        if type(error) not in (ValueError, RuntimeError) or _NOT_FINITE.search(str(error)) is None:
+            raise
+        return _first_line(error)
     if found.status is Status.DONE and not bool(torch.isfinite(found.inputs).all()):
         return "the reconstruction holds NaN or infinite values"
     return found
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def exposed_to(attacker: Attacker, scene: Scene, cell: Cell) -> Exposure:
@@ -182,6 +227,7 @@ def _empty_rows(cell: Cell, size: int, ended: str, *, detail: str = "", **shown:
             **nothing,
             "iterations": 0,
             "seconds": 0.0,
+            "seed": cell.seed,
             **shown,
             "detail": detail,
         }

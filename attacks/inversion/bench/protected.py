@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from attacks.inversion.bench.cell import FULL, NONE, Cell, Setting
+from attacks.inversion.bench.npy import array_of
 from attacks.inversion.protections import Granularity, Protection, Scores, Significance, parse_perturbations
 from attacks.inversion.protections.scores import Evidence
 from attacks.inversion.protections.text import print_step
@@ -98,6 +98,7 @@ def load_mask(path: Path, size: int) -> Mask:
     """A mask in its wire form (``Mask.to_bytes``), or a bool vector in a ``.npy`` file; True is encrypted.
 
     Args:
+        path: ends in ``.npy``, in letters of either case, if it is the latter.
         size: d, of the victim.
 
     Raises:
@@ -108,12 +109,13 @@ def load_mask(path: Path, size: int) -> Mask:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(Code.DATA_MISSING, f"mask {path} can't be read: {error.strerror}") from None
+    except ValueError as error:  # no path at all, with a zero byte in it say
+        raise ConfigError(Code.DATA_MISSING, f"mask {str(path)!r} is not a path: {error}") from None
     try:
-        if path.suffix == ".npy":
-            mask = Mask(np.load(path, allow_pickle=False))
-        else:
+        if path.suffix.lower() != ".npy":
             return Mask.from_bytes(data, size=size)
-    except (ValueError, AttributeError, EOFError):
+        mask = Mask(array_of(data))
+    except ValueError:
         raise ConfigError(Code.DATA_MALFORMED, f"mask {path} is no .npy file of one bool vector") from None
     except UpdateError as error:
         raise UpdateError(error.code, f"{path}: {error.message}") from None
@@ -126,9 +128,11 @@ def load_mask(path: Path, size: int) -> Mask:
 
 def _of(text: str, ratios: Sequence[float], setting: Setting, manifest: Manifest) -> list[Protected]:
     if text.startswith(FILE):
-        name, _, steps = text.partition("+")
-        mask = load_mask(Path(name.removeprefix(FILE)), manifest.size)
-        return [Protected(significance=name, ratio=_share(mask), perturb=_checked(steps))]
+        path, steps = _path_and_steps(text.removeprefix(FILE))
+        if not path:
+            raise ConfigError(Code.CONFIG_INVALID, "no mask's file is named; give --mask PATH or file=PATH")
+        mask = load_mask(Path(path), manifest.size)
+        return [Protected(significance=f"{FILE}{path}", ratio=_share(mask), perturb=_checked(steps))]
     protection = _with_defaults(Protection.parse(text, ratio=0.5), text, setting)
     for name in (*protection.layers, *protection.statistics):
         manifest.slice_of(name)
@@ -147,6 +151,19 @@ def _of(text: str, ratios: Sequence[float], setting: Setting, manifest: Manifest
     return [
         made(significance={0.0: NONE, 1.0: FULL}.get(ratio, bare.label), ratio=float(ratio)) for ratio in own
     ]
+
+
+def _path_and_steps(text: str) -> tuple[str, str]:
+    """``PATH[+step]…`` in two: the longest path that is a file, since plus signs stand in paths too.
+
+    Without any such file all of it is the path, so that whoever reads it complains of what was given.
+    """
+    # As Path would have it, ./MASK became MASK, and its cells other cells.
+    text = os.path.expanduser(text)  # noqa: PTH111
+    ends = [at for at, character in enumerate(text) if character == "+"]
+    paths = (text[:end] for end in (None, *reversed(ends)))
+    path = next((path for path in paths if os.path.isfile(path)), text)  # noqa: PTH113
+    return path, text[len(path) + 1 :]
 
 
 def _with_defaults(protection: Protection, text: str, setting: Setting) -> Protection:

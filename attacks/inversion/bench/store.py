@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.inversion.bench.cell import Cell, cell_of
+from attacks.inversion.bench.npy import array_of, bytes_of
 from secagg.errors import Code, ConfigError
 
 STORE_FILE = "cells.sqlite3"
@@ -53,6 +54,8 @@ class Outcome:
 class Store:
     """The file. One process writes it, in one transaction per cell; others may read it meanwhile.
 
+    Whatever reads it raises ConfigError, DATA_MALFORMED, for what is damaged, naming the file and the cell.
+
     Args:
         folder: where it is; made if it is missing, for its owner alone: it holds the samples themselves.
 
@@ -62,7 +65,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-        path = folder / STORE_FILE
+        path = self._path = folder / STORE_FILE
         try:
             # Another sweep may be writing to it.
             self._database = sqlite3.connect(path, timeout=60)
@@ -103,12 +106,20 @@ class Store:
             )
             for kind, picture in outcome.pictures.items():
                 self._database.execute(
-                    "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?)", (cell.key, kind, _packed(picture))
+                    "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?)", (cell.key, kind, bytes_of(picture))
                 )
 
     def keys(self) -> set[str]:
         """Of all cells that are there."""
-        return {key for (key,) in self._database.execute("SELECT key FROM cells")}
+        return {key for (key,) in self._found("SELECT key FROM cells")}
+
+    def check(self) -> None:
+        """Read everything once, so that what is damaged shows before anything is played."""
+        self.all()
+        for key, data in self._found("SELECT key, data FROM pictures"):
+            self._picture(key, data)
+        for key, row in self._found("SELECT key, row FROM costs"):
+            self._cost(key, row)
 
     def outcomes(self, cells: Sequence[Cell]) -> list[tuple[Cell, Outcome]]:
         """Those of the cells that are there, in the order asked for, without their pictures."""
@@ -117,18 +128,19 @@ class Store:
 
     def all(self) -> list[tuple[Cell, Outcome]]:
         """All cells that are there, in the order in which they ended, without their pictures."""
-        found = self._database.execute("SELECT cell, rows, seconds FROM cells ORDER BY ended")
-        return [
-            (cell_of(json.loads(cell)), Outcome(rows=json.loads(rows), seconds=seconds))
-            for cell, rows, seconds in found
-        ]
+        ended = []
+        for key, cell, rows, seconds in self._found(
+            "SELECT key, cell, rows, seconds FROM cells ORDER BY ended"
+        ):
+            with self._whole(f"cell {key}"):
+                outcome = Outcome(rows=[_object(row) for row in _list(rows)], seconds=float(seconds))
+                ended.append((cell_of(_object(json.loads(cell))), outcome))
+        return ended
 
     def picture(self, cell: Cell, kind: str) -> Picture | None:
         """A cell's picture of this kind; None if it has none."""
-        found = self._database.execute(
-            "SELECT data FROM pictures WHERE key = ? AND kind = ?", (cell.key, kind)
-        ).fetchone()
-        return None if found is None else _unpacked(found[0])
+        found = self._found("SELECT data FROM pictures WHERE key = ? AND kind = ?", cell.key, kind)
+        return next((self._picture(cell.key, data) for (data,) in found), None)
 
     def add_cost(self, key: str, row: Mapping[str, Any]) -> None:
         """Keep what encryption costs in one setting."""
@@ -137,22 +149,49 @@ class Store:
 
     def cost(self, key: str) -> dict[str, Any] | None:
         """What was kept of it; None if nothing was."""
-        found = self._database.execute("SELECT row FROM costs WHERE key = ?", (key,)).fetchone()
-        if found is None:
-            return None
-        row: dict[str, Any] = json.loads(found[0])
-        return row
+        found = self._found("SELECT row FROM costs WHERE key = ?", key)
+        return next((self._cost(key, row) for (row,) in found), None)
+
+    def _found(self, query: str, *values: str) -> Iterator[tuple[Any, ...]]:
+        with self._whole("a table"):
+            # Not by ``yield from``, which would close the cursor, perhaps after the file.
+            for row in self._database.execute(query, values):  # noqa: UP028
+                yield row
+
+    def _picture(self, key: str, data: bytes) -> Picture:
+        with self._whole(f"a picture of cell {key}"):
+            picture = array_of(data)
+            if picture.dtype.kind not in "fiu":
+                raise ValueError(f"it holds {picture.dtype}")
+        return picture
+
+    def _cost(self, key: str, row: str) -> dict[str, Any]:
+        with self._whole(f"the cost of {key!r}"):
+            return _object(json.loads(row))
+
+    @contextmanager
+    def _whole(self, what: str) -> Iterator[None]:
+        """What is read here must be what was written."""
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, RecursionError, sqlite3.DatabaseError) as error:
+            raise ConfigError(
+                Code.DATA_MALFORMED,
+                f"{self._path}: {what} is damaged ({error}); give another --out, or delete this folder",
+            ) from None
 
 
-def _packed(picture: Picture) -> bytes:
-    with io.BytesIO() as file:
-        np.save(file, picture, allow_pickle=False)
-        return file.getvalue()
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r:.40} is no object")
+    return value
 
 
-def _unpacked(data: bytes) -> Picture:
-    picture: Picture = np.load(io.BytesIO(data), allow_pickle=False)
-    return picture
+def _list(text: str) -> list[object]:
+    found = json.loads(text)
+    if not isinstance(found, list):
+        raise ValueError(f"{found!r:.40} is no list")
+    return found
 
 
 def _foreign(path: Path, why: object) -> ConfigError:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from attacks.inversion.attackers import load_attacker
 from attacks.inversion.attackers.attacker import Attacker
 from attacks.inversion.attackers.imprint import ActiveAttacker
@@ -76,6 +78,14 @@ class Sweep:
             data=_folder(self.config), updates=self.config.samples, candidates=self.config.candidates
         )
 
+    @property
+    def summary(self) -> str:
+        """What is played, for people."""
+        attacks = sum(cell.attacker != MEASURE for cell in self.cells)
+        protections = {(cell.victim, cell.significance, cell.ratio, cell.perturb) for cell in self.cells}
+        hidden = sum(significance != NONE for _, significance, _, _ in protections)
+        return f"{attacks} attacks on {self.config.samples} updates under {hidden} protections"
+
 
 class _Kind:
     """All cells of one victim."""
@@ -120,7 +130,27 @@ class _Kind:
         found = list(dict.fromkeys([*references, *others]))
         for one in found:
             protection_of(self._cell(one, 0, MEASURE), self._scene.victim.manifest)
+        for perturb in dict.fromkeys(one.perturb for one in found if one.perturb):
+            self._check_perturbation(perturb)
         return found
+
+    def _check_perturbation(self, perturb: str) -> None:
+        """Perturb an update that is visible whole."""
+        cell = self._cell(Protected(significance=NONE, ratio=0.0, perturb=perturb), 0, MEASURE)
+        try:
+            sent = self._scene.exposure(cell).visible
+            # Whatever the precision: attacks and measures square what they see.
+            finite = bool(torch.isfinite(sent.to(torch.float32)).all())
+        except UpdateError as error:
+            if error.code is not Code.UPDATE_NOT_FINITE:
+                raise
+            finite = False
+        if not finite:
+            raise ConfigError(
+                Code.CONFIG_INVALID,
+                f"perturb is {perturb!r}; it leaves {self._name} an update with NaN, infinite values or some "
+                "beyond float32: give smaller numbers",
+            )
 
     def _check(self) -> None:
         """Train once, and differentiate what comes of it, as every attack does."""

@@ -8,10 +8,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from attacks.inversion.bench.advice import Advice
 from attacks.inversion.bench.cell import FULL, NONE
 from attacks.inversion.bench.hidden import hidden_shares, really_hidden
+from attacks.inversion.bench.names import HEADING, shortened
 from attacks.inversion.bench.told import labels_counted
 from attacks.inversion.bench.verdict import ABLE, Margins, Row, Status
 from secagg.overhead.table import titled
@@ -57,16 +59,17 @@ def print_advice(advice: Sequence[Advice], console: Console) -> None:
 
 def _groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
     """A table's title and rows: references first, then one table per way to choose and perturb."""
-    found: dict[str, list[Row]] = {}
+    found: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         if row["significance"] in (NONE, FULL) and not row["perturb"]:
             # Where nothing is hidden, or everything, there is no mask to know.
             if row["aware"] or not any(other["aware"] for other in rows):
-                found.setdefault(f"{row['victim']}, {row['dataset']}", []).append(row)
+                found.setdefault((row["victim"], ", ", row["dataset"]), []).append(row)
             continue
         name = row["significance"] + (f" + {row['perturb']}" if row["perturb"] else "")
-        found.setdefault(f"{row['victim']}: {name}", []).append(row)
-    for title, group in found.items():
+        found.setdefault((row["victim"], ": ", name), []).append(row)
+    for (victim, between, name), group in found.items():
+        title = shortened(victim, HEADING) + between + shortened(name, HEADING)
         known = [row["prior_psnr_db"] for row in group if row["prior_psnr_db"] is not None]
         yield title + (f" (without the update: {_spread(known, 1)} dB)" if known else ""), group
 
@@ -94,7 +97,7 @@ def _attacks(title: str, rows: Sequence[Row], *, text: bool) -> Table:
         bound = "psnr_pred_db" if aware or not masked else "psnr_naive_pred_db"
         really = really_hidden(ratio, hidden_shares(mine))
         asked = f"{ratio:g}\n→ {really}" if really else f"{ratio:g}"
-        table.add_row(asked, attacker, knows, *_figures(mine, bound, text=text))
+        table.add_row(asked, Text(attacker), knows, *_figures(mine, bound, text=text))
     return table
 
 
@@ -125,7 +128,8 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 
 def _costs(victim: str, costs: Sequence[Mapping[str, Any]]) -> Table:
-    table = titled(f"{victim}: {costs[0]['values']:,} values, {costs[0]['clients']} clients")
+    about = f"{costs[0]['values']:,} values, {costs[0]['clients']} clients"
+    table = titled(f"{shortened(victim, HEADING)}: {about}")
     for name in ("ratio", "up", "down", "seal\nms", "server\nms", "open\nms"):
         table.add_column(name, justify="right", no_wrap=True)
     for cost in costs:

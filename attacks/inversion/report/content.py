@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from attacks.inversion.bench.advice import Advice, Finding, Judgement
+from attacks.inversion.bench.names import HEADING, shortened
 from attacks.inversion.bench.verdict import ABLE, Margins, Row
 from attacks.inversion.report.curves import percent
 from attacks.inversion.report.drawn import figures
@@ -68,15 +69,15 @@ def _answer(advice: Advice) -> Answer:
         head += f"; {advice.labels}"
     reasons = [_reason(advice, one) for one in advice.judgements if one.ratio > 0 or advice.perturbed_only]
     bounds = ["True of these attackers, this model and these samples."] if advice.ratio is not None else []
-    return Answer(kind=kind, text=f"{advice.victim}, {_chosen(advice)}: {head}", reasons=reasons + bounds)
+    title = f"{shortened(advice.victim, HEADING)}, {_chosen(advice)}"
+    return Answer(kind=kind, text=f"{title}: {head}", reasons=reasons + bounds)
 
 
 def _chosen(advice: Advice) -> str:
     if advice.perturbed_only:
-        return f"{advice.perturb} alone"
-    return "chosen by " + (
-        f"{advice.significance} + {advice.perturb}" if advice.perturb else advice.significance
-    )
+        return f"{shortened(advice.perturb, HEADING)} alone"
+    name = f"{advice.significance} + {advice.perturb}" if advice.perturb else advice.significance
+    return f"chosen by {shortened(name, HEADING)}"
 
 
 def _least(advice: Advice) -> str:

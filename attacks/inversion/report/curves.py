@@ -67,7 +67,13 @@ def curves_svg(panels: Sequence[Panel], ratios: Sequence[float]) -> str:
     rows = math.ceil(len(panels) / columns)
     entries = len({line.label for panel in panels for line in panel.lines}) + 2
     with matplotlib.rc_context(
-        {"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "secagg"}
+        {
+            "svg.fonttype": "none",
+            "font.family": "sans-serif",
+            "svg.hashsalt": "secagg",
+            # A dollar sign in a name begins no formula.
+            "text.parse_math": False,
+        }
     ):
         height = rows * _HEIGHT + 0.24 * math.ceil(entries / legend)
         figure = Figure(figsize=(columns * _WIDTH, height), layout="constrained")

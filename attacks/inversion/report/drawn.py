@@ -7,6 +7,7 @@ from math import isfinite
 
 from attacks.inversion.bench.cell import FULL
 from attacks.inversion.bench.hidden import hidden_shares, really_hidden
+from attacks.inversion.bench.names import COLUMN, HEADING, shortened
 from attacks.inversion.bench.verdict import Row
 from attacks.inversion.report.curves import Line, Panel, curves_svg, percent
 from attacks.inversion.report.grouping import choices, knowledge, middle, names, ratios, values
@@ -29,6 +30,8 @@ def figures(rows: Sequence[Row]) -> list[DrawnFigure]:
     for victim in names(rows, "victim"):
         here = [row for row in rows if row["victim"] == victim]
         played = ratios(here)
+        if len(played) < 2:
+            continue
         for field, (unit, note) in _KINDS.items():
             if not values(here, field):
                 continue
@@ -37,9 +40,10 @@ def figures(rows: Sequence[Row]) -> list[DrawnFigure]:
             panels = [panel for panel in drawable if panel.lines]
             if not panels:
                 continue
+            name = shortened(victim, HEADING)
             drawn.append(
                 DrawnFigure(
-                    title=f"{victim}: {unit.partition(',')[0]} by share of encrypted entries",
+                    title=f"{name}: {unit.partition(',')[0]} by share of encrypted entries",
                     note=f"{note} Lines are medians over the samples, shades reach from the least to the "
                     f"largest of the attacker who knows the mask.{_asked(here, played)}",
                     svg=curves_svg(panels, played),
@@ -68,24 +72,23 @@ def _panel(rows: Sequence[Row], attacker: str, field: str, unit: str, played: Se
     lines: list[Line] = []
     for place, choice in enumerate(choices(rows)):
         mine = [row for row in here if choice.holds(row)]
+        name = shortened(choice.label, COLUMN)
         for aware, style in ((True, "-"), (False, "--")):
             seen = [row for row in mine if bool(row["aware"]) == aware]
             points, band = _curve(seen, field, played)
             if points:
-                label = f"{choice.label}, {knowledge(aware=aware)}"
+                label = f"{name}, {knowledge(aware=aware)}"
                 shade = band if aware else ()
                 lines.append(Line(label=label, colour=place, style=style, points=points, band=shade))
         if field == "psnr_db":
             points, _ = _curve(mine, "psnr_pred_db", played)
             if points:
-                lines.append(
-                    Line(label=f"{choice.label}, {PREDICTED}", colour=place, style=":", points=points)
-                )
+                lines.append(Line(label=f"{name}, {PREDICTED}", colour=place, style=":", points=points))
     hidden = [row for row in rows if row["significance"] == FULL]
     usual = "usual words" if field == "token_accuracy" else "mean image"
     levels = [(usual, middle(rows, f"mean_{field}")), ("everything hidden", middle(hidden, field))]
     shown = [(label, height) for label, height in levels if isfinite(height)]
-    return Panel(title=attacker, unit=unit, lines=lines, levels=shown)
+    return Panel(title=shortened(attacker, HEADING), unit=unit, lines=lines, levels=shown)
 
 
 def _curve(

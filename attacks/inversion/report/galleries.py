@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from attacks.inversion.bench.cell import FULL, NONE, Cell
+from attacks.inversion.bench.names import HEADING, shortened
 from attacks.inversion.bench.store import ORIGINAL, RECONSTRUCTION, Picture
 from attacks.inversion.bench.verdict import Row
 from attacks.inversion.report.curves import percent
@@ -108,13 +109,14 @@ def _gallery(
         if original is not None:
             lines.append([original, *line])
     # References alone, without anything in between, compare nothing.
-    inner = slice(1 if choice.perturb else 2, -1)
+    inner = slice(1 if choice.perturb or choice.significance == NONE else 2, -1)
     if all(cell is _EMPTY for line in lines for cell in line[inner]):
         return None
     heads = ["original", *(percent(ratio) for _, ratio in columns[:-1]), "all hidden"]
-    return Gallery(
-        title=f"{victim}, {choice.label}: {attacker} that {knowledge(aware=aware)}", columns=heads, rows=lines
+    title = (
+        f"{shortened(victim, HEADING)}, {shortened(choice.label, HEADING)}: {shortened(attacker, HEADING)}"
     )
+    return Gallery(title=f"{title} that {knowledge(aware=aware)}", columns=heads, rows=lines)
 
 
 def _cell(victim: str, sample: Picture, caption: str, alt: str, decode: Decoder | None) -> GalleryCell:

@@ -24,7 +24,7 @@ class Choice:
     def label(self) -> str:
         """For people."""
         if self.significance == NONE:
-            return f"{self.perturb} alone"
+            return f"{self.perturb} alone" if self.perturb else "nothing encrypted"
         return f"{self.significance} + {self.perturb}" if self.perturb else self.significance
 
     def holds(self, row: Row) -> bool:
@@ -41,13 +41,14 @@ def names(rows: Sequence[Row], field: str) -> list[str]:
 def choices(rows: Sequence[Row]) -> list[Choice]:
     """Those of the rows, without the references at ratio 0 and 1.
 
-    A perturbation without encryption is a choice of its own unless it is another one's ratio 0.
+    A perturbation without encryption is a choice of its own unless it is another one's ratio 0. Where no mask
+    was tried at all, what was read in the clear is all there is to show.
     """
     found = dict.fromkeys(Choice(str(row["significance"]), str(row["perturb"])) for row in rows)
     masked = [one for one in found if one.significance not in (NONE, FULL)]
     perturbed = {one.perturb for one in masked} | {""}
     alone = [one for one in found if one.significance == NONE and one.perturb not in perturbed]
-    return masked + alone
+    return masked + alone or [Choice(NONE, "")]
 
 
 def ratios(rows: Sequence[Row]) -> list[float]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite, nan
 
 from attacks.inversion.bench.hidden import hidden_shares, really_hidden
+from attacks.inversion.bench.names import COLUMN, shortened
 from attacks.inversion.bench.told import labels_counted
 from attacks.inversion.bench.verdict import Row, Status
 from attacks.inversion.report.curves import percent
@@ -35,7 +36,9 @@ def leak_table(rows: Sequence[Row]) -> Table:
                         if mine:
                             lines.append(
                                 [
-                                    *map(_text, (victim, choice.label, _asked(ratio, mine), attacker)),
+                                    *map(_name, (victim, choice.label)),
+                                    _text(_asked(ratio, mine)),
+                                    _name(attacker),
                                     _text("yes" if aware else "no"),
                                     *_figures(mine, rows),
                                 ]
@@ -106,7 +109,7 @@ def cost_table(costs: Sequence[Mapping[str, object]]) -> Table:
         ],
         rows=[
             [
-                _text(str(cost["victim"])),
+                _name(str(cost["victim"])),
                 _text(percent(float(str(cost["ratio"])))),
                 _text(str(cost["scheme"])),
                 *(_text(f"{int(str(cost[name])):,}") for name in ("values", "bytes_up", "bytes_down")),
@@ -124,6 +127,10 @@ def cost_table(costs: Sequence[Mapping[str, object]]) -> Table:
 def _asked(ratio: float, rows: Sequence[Row]) -> str:
     really = really_hidden(ratio, hidden_shares(rows))
     return f"{percent(ratio)} ({really} hidden)" if really else percent(ratio)
+
+
+def _name(text: str) -> TableCell:
+    return TableCell(text=shortened(text, COLUMN))
 
 
 def _text(text: str) -> TableCell:

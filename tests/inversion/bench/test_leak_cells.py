@@ -10,6 +10,7 @@ import pytest
 
 from attacks.inversion.bench.cell import Cell, Setting, cell_of
 from attacks.inversion.bench.clock import Clock
+from attacks.inversion.bench.npy import bytes_of
 from attacks.inversion.bench.store import RECONSTRUCTION, STORE_FILE, STORE_VERSION, Outcome, Store
 from secagg.errors import Code, ConfigError
 
@@ -65,6 +66,48 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path):
         Store(tmp_path)
     assert refused.value.code is Code.DATA_MALFORMED
     assert (tmp_path / STORE_FILE).read_bytes() == b"something else " * 100
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("UPDATE cells SET rows = '[{'", "cell {key}"),
+        ("UPDATE cells SET rows = '{}'", "cell {key}"),
+        ("UPDATE cells SET rows = '[1]'", "cell {key}"),
+        ("UPDATE cells SET rows = CAST(x'ff' AS TEXT)", "a table"),
+        ("UPDATE cells SET seconds = 'long'", "cell {key}"),
+        ("UPDATE cells SET cell = 'null'", "cell {key}"),
+        ("UPDATE cells SET cell = '{\"setting\": 3}'", "cell {key}"),
+        ("UPDATE pictures SET data = x'00'", "a picture of cell {key}"),
+        ("UPDATE pictures SET data = substr(data, 1, 90)", "a picture of cell {key}"),
+        (f"UPDATE pictures SET data = x'{bytes_of(np.array(['a'])).hex()}'", "a picture of cell {key}"),
+        ("UPDATE costs SET row = '3'", "the cost of 'lenet 10'"),
+        ("UPDATE costs SET row = ''", "the cost of 'lenet 10'"),
+    ],
+)
+def test_what_is_damaged_is_named(tmp_path, damage, says):
+    """The file, what is wrong in it, and the way out, whichever way it is read."""
+    image = np.zeros((1, 1, 2, 3), dtype=np.float16)
+    with Store(tmp_path) as store:
+        store.add(CELL, Outcome(rows=[{"psnr_db": 1.0}], seconds=0.5, pictures={RECONSTRUCTION: image}))
+        store.add_cost("lenet 10", {"seal_ms": 1.0})
+        store.check()
+    with sqlite3.connect(tmp_path / STORE_FILE) as database:
+        assert database.execute(damage).rowcount == 1
+    database.close()
+
+    def read_all(store: Store) -> None:
+        store.outcomes([CELL])
+        store.picture(CELL, RECONSTRUCTION)
+        store.cost("lenet 10")
+
+    for read in (Store.check, read_all):
+        with Store(tmp_path) as store, pytest.raises(ConfigError) as refused:
+            read(store)
+        assert refused.value.code is Code.DATA_MALFORMED
+        line = refused.value.message
+        assert line.startswith(f"{tmp_path / STORE_FILE}: {says.format(key=CELL.key)}") and "\n" not in line
+        assert line.endswith("give another --out, or delete this folder")
 
 
 def test_time_left_follows_what_cells_of_the_same_attacker_took():

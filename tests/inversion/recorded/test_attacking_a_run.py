@@ -3,7 +3,12 @@
 import io
 import json
 import math
+import signal
 import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,17 +18,33 @@ from attacks.inversion.attackers.attacker import Budget, Reconstruction
 from attacks.inversion.attackers.gauss_newton import GaussNewton
 from attacks.inversion.bench.config import Knowledge
 from attacks.inversion.bench.from_command import attack_run
-from attacks.inversion.bench.from_run import Trial, play
-from attacks.inversion.bench.rows import FRONT
+from attacks.inversion.bench.from_run import RunTrial, Trial
+from attacks.inversion.bench.rows import FRONT, ordered, rows_of
+from attacks.inversion.bench.store import Store
+from attacks.inversion.bench.verdict import judged
 from secagg.errors import Code, ConfigError
+from secagg.simulation.recording import Recording
 
 SHORT = Budget(effort=0.2)
 
 
+def rows_from(run: Path, trial: Trial) -> list[dict]:
+    """What a trial comes to, played in this process."""
+    planned = RunTrial.planned(run, trial)
+    ended = [(cell, planned.stage.play(cell)) for cell in planned.cells]
+    return [ordered(row) for row in judged(rows_of(ended, trial.knowledge), trial.margins)]
+
+
+def attacked(run: Path, trial: Trial, out: Path) -> dict:
+    """``result.json`` of the command."""
+    assert attack_run(run, trial, out=out, command="", console=Console(quiet=True)) == 0
+    return json.loads((out / "result.json").read_text())
+
+
 def test_a_plain_run_with_one_sample_per_client_is_read_by_division(plain_run):
     """x = ∂L/∂W_i ÷ ∂L/∂b_i: each client's image comes back, labels too, from float32 on the wire."""
-    rows = play(plain_run, Trial(attackers=("analytic",))).rows
-    clear = [row for row in rows if row["significance"] == "none"]
+    rows = rows_from(plain_run, Trial(attackers=("analytic",)))
+    clear = [row for row in rows if row["significance"] == "none" and row["aware"]]
     assert sorted(row["client"] for row in clear) == ["client-1", "client-2", "client-3"]
     for row in clear:
         assert row["psnr_db"] > 60 and row["ssim"] > 0.99 and row["label_correct"] is True
@@ -32,7 +53,7 @@ def test_a_plain_run_with_one_sample_per_client_is_read_by_division(plain_run):
 
 
 def test_rows_have_the_columns_of_a_sweep_first_and_say_whose_they_are(plain_run):
-    rows = play(plain_run, Trial(attackers=("analytic",), clients=("client-2",))).rows
+    rows = rows_from(plain_run, Trial(attackers=("analytic",), clients=("client-2",)))
     for row in rows:
         assert tuple(row)[: len(FRONT)] == FRONT
         assert (row["client"], row["round"], row["dataset"]) == ("client-2", 1, "digits")
@@ -43,7 +64,7 @@ def test_rows_have_the_columns_of_a_sweep_first_and_say_whose_they_are(plain_run
 def test_what_is_hidden_whole_is_a_reference_and_never_called_safe(full_run):
     """Nothing is visible: no attacker can begin, or ends with its prior; the information is the prior's."""
     rows = [
-        row for row in play(full_run, Trial(attackers=("analytic",))).rows if row["significance"] == "full"
+        row for row in rows_from(full_run, Trial(attackers=("analytic",))) if row["significance"] == "full"
     ]
     assert len(rows) == 2
     for row in rows:
@@ -56,21 +77,15 @@ def test_knowing_the_mask_makes_the_difference(selective_run):
 
     Reference rows stand beside: the same update as if all, and as if nothing, had travelled in the clear.
     """
-    told = []
     trial = Trial(attackers=("gauss-newton",), rounds=(1,), clients=("client-1",), budget=SHORT)
-    rows = play(selective_run, trial, told=lambda done, total, title: told.append((done, total, title))).rows
+    rows = rows_from(selective_run, trial)
     kinds = {(row["significance"], row["aware"]) for row in rows}
-    assert kinds == {("none", True), ("random", False), ("random", True), ("full", True)}
+    assert kinds == {("none", False), ("none", True), ("random", False), ("random", True), ("full", True)}
     best = {
         aware: min(row["psnr_db"] for row in rows if (row["significance"], row["aware"]) == ("random", aware))
         for aware in (False, True)
     }
     assert best[True] > best[False] + 20 and best[True] > 60
-    assert [(done, total) for done, total, _ in told] == [(at, 4) for at in range(4)]
-    assert [title.partition(", client-1, ")[2] for _, _, title in told] == [
-        "none: gauss-newton", "full: gauss-newton", "random 0.1: gauss-newton (naive)",
-        "random 0.1: gauss-newton (aware)",
-    ]  # fmt: skip
 
 
 def test_the_same_seed_gives_the_same_rows(plain_run):
@@ -82,17 +97,17 @@ def test_the_same_seed_gives_the_same_rows(plain_run):
             seed=3,
             budget=SHORT,
         )
-        return [{**row, "seconds": None} for row in play(plain_run, trial).rows]
+        return [{**row, "seconds": None} for row in rows_from(plain_run, trial)]
 
     assert figures() == figures()
 
 
 def test_what_can_not_be_attacked_is_refused(tmp_path, plain_run):
     with pytest.raises(ConfigError) as caught:
-        play(tmp_path)
+        RunTrial.planned(tmp_path, Trial())
     assert caught.value.code is Code.DATA_MISSING
     with pytest.raises(ConfigError, match="crystal-ball"):
-        play(plain_run, Trial(attackers=("crystal-ball",)))
+        RunTrial.planned(plain_run, Trial(attackers=("crystal-ball",)))
 
 
 def test_a_run_is_attacked_from_recording_to_result_and_advice(selective_run, tmp_path):
@@ -111,16 +126,17 @@ def test_a_run_is_attacked_from_recording_to_result_and_advice(selective_run, tm
         (f"client-{at}", 1) for at in (1, 2, 3)
     }
     assert len(result["advice"]) == 1 and "none: use full" in result["advice"][0]["text"]
-    assert "none: use full" in lines.getvalue() and "[0/12] round 1, client-1" in lines.getvalue()
+    assert "none: use full" in lines.getvalue()
+    assert "12 attacks on 3 recorded updates" in lines.getvalue()
 
 
 def test_a_round_that_was_hidden_whole_says_nothing_of_the_mask(magnitude_run, tmp_path):
     """Round 1's three samples are references alone; the mask is judged by round 2's three, by all of them."""
-    played = play(magnitude_run, Trial(attackers=("analytic",)))
-    assert played.blank_rounds == [1] and played.complete
-    masked = [row for row in played.rows if row["significance"] == "magnitude"]
+    assert RunTrial.planned(magnitude_run, Trial()).blank_rounds == (1,)
+    rows = rows_from(magnitude_run, Trial(attackers=("analytic",)))
+    masked = [row for row in rows if row["significance"] == "magnitude"]
     assert {row["round"] for row in masked} == {2} and len({row["sample"] for row in masked}) == 3
-    assert {row["round"] for row in played.rows if row["significance"] in ("none", "full")} == {1, 2}
+    assert {row["round"] for row in rows if row["significance"] in ("none", "full")} == {1, 2}
     out = tmp_path / "leak"
     trial = Trial(attackers=("gauss-newton",), knowledge=Knowledge.AWARE, budget=SHORT)
     attack_run(magnitude_run, trial, out=out, command="", console=Console(quiet=True))
@@ -131,16 +147,18 @@ def test_a_round_that_was_hidden_whole_says_nothing_of_the_mask(magnitude_run, t
 
 def test_pictures_stand_beside_their_rows_whatever_clients_have(magnitude_run, tmp_path):
     """One client has one sample, another two: each picture's original is that of its row's PSNR."""
-    played = play(magnitude_run, Trial(attackers=("analytic",), knowledge=Knowledge.AWARE))
-    rows = {
-        (row["significance"], row["ratio"], row["attacker"], row["aware"], row["sample"]): row
-        for row in played.rows
-    }
-    clear = [(cell, picture) for cell, picture in played.pictures if cell.significance == "none"]
-    assert sorted(cell.update for cell, _ in clear) == list(range(6))
-    for cell, picture in clear:
-        row = rows[(cell.significance, cell.ratio, cell.attacker, cell.aware, cell.update)]
-        original, made = (picture(kind).astype(float) for kind in ("original", "reconstruction"))
+    trial = Trial(attackers=("analytic",), knowledge=Knowledge.AWARE)
+    result, planned = attacked(magnitude_run, trial, tmp_path), RunTrial.planned(magnitude_run, trial)
+    rows = {row["sample"]: row for row in result["rows"] if row["significance"] == "none"}
+    with Store(tmp_path) as store:
+        pictures = [one for one in planned.pictures(store) if one[0].significance == "none"]
+        originals, reconstructions = (
+            {cell.update: found for cell, picture in pictures if (found := picture(kind)) is not None}
+            for kind in ("original", "reconstruction")
+        )
+    assert sorted(originals) == sorted(reconstructions) == sorted(rows) == list(range(6))
+    for sample, row in rows.items():
+        original, made = (found[sample].astype(float) for found in (originals, reconstructions))
         assert original.shape == made.shape == (1, 1, 8, 8)
         # Float16 keeps a pixel to 2⁻¹² or better: beyond about 70 dB pictures no longer tell.
         apart = ((original - made.clip(0, 1)) ** 2).mean() + 1e-9
@@ -155,36 +173,75 @@ def test_the_page_shows_samples_and_only_its_owner_can_read_it(selective_run, tm
     assert stat.S_IMODE(out.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("after", [0, 3])
-def test_after_an_interruption_what_ended_is_written(selective_run, tmp_path, monkeypatch, after):
-    """Ctrl-C in the fourth attack: three are kept, the page says so, and the status is 130."""
-    calls = []
-    attack = GaussNewton.attack
-
-    def interrupted(self, exposure, **more):
-        calls.append(exposure)
-        if len(calls) > after:
-            raise KeyboardInterrupt
-        return attack(self, exposure, **more)
-
-    monkeypatch.setattr(GaussNewton, "attack", interrupted)
-    lines, out = io.StringIO(), tmp_path / "leak"
+def test_a_trial_of_more_goes_on_from_one_of_fewer(selective_run, tmp_path):
+    """Client 1 is attacked, then everybody: what there was is played no second time, and stays as it was."""
     trial = Trial(attackers=("gauss-newton",), rounds=(1,), budget=SHORT)
-    status = attack_run(selective_run, trial, out=out, command="", console=Console(file=lines, width=120))
-    assert status == 130
-    if not after:
-        assert not out.exists() and "nothing is written" in lines.getvalue()
-        return
-    result = json.loads((out / "result.json").read_text())
-    assert result["complete"] is False
-    assert [row["significance"] for row in result["rows"]] == ["none"] * 2 + ["full"] * 2 + ["random"] * 2
-    assert "interrupted: 3 of 12 attacks ended" in (out / "leak.html").read_text()
+    first = attacked(selective_run, replace(trial, clients=("client-1",)), tmp_path)
+    with Store(tmp_path) as store:
+        there = store.keys()
+    lines = io.StringIO()
+    console = Console(file=lines, width=120)
+    assert attack_run(selective_run, trial, out=tmp_path, command="", console=console) == 0
+    assert f"{len(there)} of {3 * len(there)} cells are already" in " ".join(lines.getvalue().split())
+    rows = json.loads((tmp_path / "result.json").read_text())["rows"]
+    assert [row for row in rows if row["client"] == "client-1"] == first["rows"]
+
+
+def test_another_recording_under_the_same_folder_is_not_taken_for_the_first(selective_run, batched_run):
+    """Cells know what they are of: nothing of one run is shown as another's."""
+    keys = [
+        {cell.key for cell in RunTrial.planned(run, Trial()).cells} for run in (selective_run, batched_run)
+    ]
+    assert keys[0].isdisjoint(keys[1])
+
+
+def test_an_interrupted_trial_reports_what_ended_and_goes_on(selective_run, tmp_path):
+    """Ctrl-C in a real process: status 130, a page of what there is; the same command ends it."""
+    command = [
+        str(Path(sys.executable).with_name("secagg")),
+        "leak",
+        "--from",
+        str(selective_run),
+        "--out",
+        str(tmp_path),
+    ]
+    command += ["--attacker", "gauss-newton", "--processes", "1", "--effort", "0.3", "--from-round", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while not (line := process.stdout.readline()).startswith("["):
+            assert line or process.poll() is None
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait() == 130 and "the same command goes on" in rest
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["complete"] is False and "cells ended" in (tmp_path / "leak.html").read_text()
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert "cells are already in" in " ".join(ended.stdout.split())
+    assert json.loads((tmp_path / "result.json").read_text())["complete"] is True
+
+
+def test_rounds_seen_together_tell_more_than_one(selective_run):
+    """Each round hides another random tenth, and moves the model: a second one adds equations."""
+    (liar,) = Recording.open(selective_run).about.attacks_from
+    honest = next(name for name in ("client-1", "client-2") if name != liar)
+    found = [
+        rows_from(
+            selective_run,
+            Trial(attackers=("gauss-newton",), clients=(honest,), rounds=(2,), together=count, budget=SHORT),
+        )
+        for count in (1, 2)
+    ]
+    bounds = [
+        min(row["psnr_pred_db"] for row in rows if row["significance"] == "random" and row["aware"])
+        for rows in found
+    ]
+    assert bounds[1] > bounds[0]
 
 
 def test_labels_that_attackers_are_given_are_not_counted_as_found(plain_run):
     """What follows from the last layer stands in a column of its own, whoever attacks."""
     for known in (True, False):
-        rows = play(plain_run, Trial(attackers=("analytic",), labels_known=known)).rows
+        rows = rows_from(plain_run, Trial(attackers=("analytic",), labels_known=known))
         clear = [row for row in rows if row["significance"] == "none"]
         assert {row["label_correct"] for row in clear} == {None if known else True}
         assert all(row["label_from_update"] is True and row["label_chance"] > 0 for row in clear)
@@ -199,8 +256,9 @@ def test_a_reconstruction_that_is_no_number_diverged(plain_run, monkeypatch):
         return Reconstruction(inputs=inputs, labels=torch.zeros(exposure.batch_size).long())
 
     monkeypatch.setattr(GaussNewton, "attack", broken)
-    played = play(plain_run, Trial(attackers=("gauss-newton",), clients=("client-1",)))
-    assert {row["status"] for row in played.rows} == {"diverged"} and not played.pictures
+    rows = rows_from(plain_run, Trial(attackers=("gauss-newton",), clients=("client-1",)))
+    assert {row["status"] for row in rows} == {"diverged"} and all("NaN" in row["detail"] for row in rows)
+    assert all(isinstance(row["seed"], int) for row in rows)
 
 
 def test_nothing_is_written_if_the_run_was_not_recorded(tmp_path):

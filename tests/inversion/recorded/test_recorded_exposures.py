@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.inversion.recorded import exposures_of, training_of
+from attacks.inversion.recorded import Recorded, RecordedRun, training_of
 from secagg.errors import Code, ConfigError
 from secagg.plan import ProtectionMode
 from secagg.simulation.recording import ABOUT_FILE, RECORDING, Recording
 from secagg.simulation.task import Schedule
+
+
+def exposures_of(run, *, clients=None, rounds=None, together=1) -> list[Recorded]:
+    recording = RecordedRun(run)
+    return [
+        recording.update(place, together=together)
+        for place in recording.chosen(clients=clients, rounds=rounds)
+    ]
 
 
 def left_over(recorded) -> torch.Tensor:
@@ -72,9 +80,11 @@ def test_forged_updates_are_left_out_from_the_round_they_begin(selective_run):
 def test_clients_and_rounds_can_be_chosen_and_stacked(selective_run):
     (liar,) = Recording.open(selective_run).about.attacks_from
     honest = next(name for name in ("client-1", "client-2") if name != liar)
-    (first, second) = exposures_of(selective_run, clients=[honest], stacked=True)
+    (first, second) = exposures_of(selective_run, clients=[honest], together=5)
     assert (first.round, second.round) == (1, 2)
-    assert first.exposure.earlier == () and second.exposure.earlier == (first.exposure,)
+    (before,) = second.exposure.earlier
+    assert first.exposure.earlier == () and torch.equal(before.visible, first.exposure.visible)
+    assert [one.exposure.earlier for one in exposures_of(selective_run, clients=[honest])] == [(), ()]
     # Another round, another random mask, another model.
     assert not torch.equal(first.exposure.hidden, second.exposure.hidden)
     assert not torch.equal(first.exposure.parameters, second.exposure.parameters)
@@ -179,6 +189,14 @@ def rewritten(path, **change) -> None:
         about = {**json.loads(arrays["about"].tobytes()), **change.pop("about")}
         arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     np.savez(path, **{**arrays, **change})
+
+
+def test_samples_of_one_participant_alone_compare_nothing(plain_run, tmp_path):
+    copytree(plain_run / RECORDING, tmp_path / RECORDING)
+    for name in ("client-2", "client-3"):
+        (tmp_path / RECORDING / "truth" / f"{name}.npz").unlink()
+    with pytest.raises(ConfigError, match="samples of 1 participants"):
+        exposures_of(tmp_path)
 
 
 @pytest.mark.parametrize("count", [2, 2**40, 10**30])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -225,6 +226,59 @@ def test_a_perturbation_alone_is_a_choice_unless_it_is_another_one_s_ratio_0() -
     assert [one.label for one in choices(made)] == ["magnitude", "noise:0.1 alone"]
     made.append({"significance": "random", "perturb": "noise:0.1"})
     assert [one.label for one in choices(made)] == ["magnitude", "random + noise:0.1"]
+
+
+LONG = "hospital_of_the_west." + "radiology." * 12 + "networks:build_the_latest"
+
+
+def test_long_names_keep_both_ends_in_headings_and_tables() -> None:
+    """A heading of a module's whole path, or a column as wide as it, can't be read."""
+    file = f"file=/srv/{'masks/' * 20}today.npy"
+    changed: list[dict[str, Any]] = [
+        row
+        | {"victim": LONG, "significance": file if row["significance"] == "random" else row["significance"]}
+        for row in rows()
+    ]
+    stored = [
+        replace(cell, victim=LONG, significance=file if cell.significance == "random" else cell.significance)
+        for cell in cells()
+    ]
+    page = page_of(
+        Findings(
+            rows=changed,
+            advice=[
+                replace(advice(judgement(0.1, Finding.LEAKS), ratio=None, significance=file), victim=LONG)
+            ],
+            margins=Margins(),
+            pictures=[(cell, partial(picture_of, cell)) for cell in stored],
+            costs=[COST | {"victim": LONG}],
+            facts=(),
+            command="",
+            made_with="",
+        )
+    )
+    headings = [
+        *(answer.text for answer in page.answers),
+        *(figure.title for figure in page.figures),
+        *(gallery.title for gallery in page.galleries),
+    ]
+    assert len(headings) == 1 + 2 + 4
+    for heading in headings:
+        assert heading.startswith("hospital_of") and "the_latest" in heading and len(heading) < 200
+    assert any("today.npy" in gallery.title for gallery in page.galleries)
+    for figure in page.figures:
+        assert "…" in figure.svg and "masks/" * 10 not in figure.svg
+    for table in page.tables:
+        assert all(len(cell.text) <= 40 for line in table.rows for cell in line[: table.names])
+        assert all(line[0].text.endswith("the_latest") for line in table.rows)
+
+
+def test_a_dollar_sign_in_a_name_is_no_formula() -> None:
+    """Of a mask's path, say; half a formula would stop the page."""
+    changed = [
+        row | {"significance": r"file=$\half$.npy"} for row in rows() if row["significance"] == "random"
+    ]
+    assert r"$\half$.npy, knows the mask" in figures(changed)[0].svg
 
 
 def test_what_is_no_number_is_drawn_black() -> None:
