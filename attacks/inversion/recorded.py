@@ -72,6 +72,12 @@ class RecordedRun:
     Args:
         run: the run's ``--out``.
 
+    Attributes:
+        about: what is trained and how.
+        batches: every participant's samples.
+        victim: the network.
+        honest: all that was recorded, by round and client, but for what malicious clients forged.
+
     Raises:
         ConfigError: DATA_MISSING if nothing was recorded; DATA_MALFORMED for samples that can't be the run's.
     """
@@ -82,6 +88,7 @@ class RecordedRun:
         self.batches = {name: batch_of(self._recording.samples(name)) for name in self._participants(run)}
         # Only now: real samples say that the network is of a size that can be built.
         self.victim = victim_of(self.about)
+        self.honest = self._honest()
         self._read = lru_cache(maxsize=ROUNDS_KEPT)(self._round)
 
     def _participants(self, run: Path) -> list[str]:
@@ -93,9 +100,7 @@ class RecordedRun:
             )
         return names
 
-    @property
-    def honest(self) -> list[Place]:
-        """All that was recorded, by round and client, but for what malicious clients forged."""
+    def _honest(self) -> list[Place]:
         return [
             (number, client)
             for number in self._recording.rounds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -263,7 +264,7 @@ def _shown(exposure: Exposure, batch: Batch, significance: str) -> Exposure:
 
 def _measured(recording: RecordedRun, recorded: Recorded, exposure: Exposure, cell: Cell) -> Outcome:
     """``FIELDS`` of every sample; the samples themselves beside the first of them."""
-    batch = recorded.batch
+    batch, started = recorded.batch, time.perf_counter()
     found = measure(exposure, batch, seed=cell.seed)
     # What a client on the server's side knows: everybody else's samples, as far as their mean and labels go.
     others = [own for name, own in recording.batches.items() if name != recorded.client]
@@ -287,7 +288,7 @@ def _measured(recording: RecordedRun, recorded: Recorded, exposure: Exposure, ce
         for at in range(len(batch))
     ]
     pictures = {ORIGINAL: packed(batch.inputs)} if cell.significance == NONE else {}
-    return Outcome(rows=rows, seconds=0.0, pictures=pictures)
+    return Outcome(rows=rows, seconds=time.perf_counter() - started, pictures=pictures)
 
 
 def _picture(store: Store, cell: Cell, at: int, kind: str) -> Picture | None:
