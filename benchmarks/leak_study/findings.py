@@ -108,7 +108,10 @@ class Ranking:
 def ranking(part: str, rows: Sequence[Row], *, aware: bool, text: bool) -> Ranking | None:
     """Of all significances of a part, against attackers of one kind; None if there are none.
 
-    Only ratios at which all were tried count, so that none is better for having been tried less.
+    Only ratios at which all were tried count.
+
+    Args:
+        rows: of attackers that were tried under all of them; else one is better for having been tried less.
     """
     mine = [row for row in rows if row["aware"] is aware and row["significance"] not in (NONE, FULL)]
     names = dict.fromkeys(str(row["significance"]) for row in mine)

@@ -34,8 +34,13 @@ def _part(found: Found) -> Iterator[str]:
     samples = len({row["sample"] for row in found.rows})
     yield f"### {found.part.title}"
     yield ""
-    attackers = dict.fromkeys(str(row["attacker"]) for row in found.rows)
-    yield f"Attackers: {', '.join(attackers)}; {samples} sample{'s' if samples > 1 else ''}."
+    yield f"Attackers: {', '.join(found.part.attackers)}; {samples} sample{'s' if samples > 1 else ''}."
+    if any(row["attacker"] in found.part.costly for row in found.rows):
+        ratios = ", ".join(f"{ratio:g}" for ratio in found.part.costly_ratios)
+        yield (
+            f"Of the first sample, at {ratios} of {', '.join(found.part.costly_significances)}, also "
+            f"{', '.join(found.part.costly)}, whose figures count below, but in no comparison."
+        )
     for name, label in ((NONE, "In the clear"), (FULL, "Hidden whole")):
         here = reached([row for row in found.rows if row["significance"] == name and row["aware"]], text=text)
         yield f"{label}: {_pair(here, text=text)} {what} (median / worst)."
@@ -81,8 +86,7 @@ def _part(found: Found) -> Iterator[str]:
 
 def _magnitude(found: Found) -> Iterator[str]:
     text = found.part.text
-    optimise = [row for row in found.rows if row["attacker"] in OPTIMISERS]
-    if not optimise:
+    if not set(found.part.attackers) & set(OPTIMISERS):
         yield f"{found.part.name}: not asked, no attacker that optimises has been played on every protection"
         return
     if not _able(found):
@@ -132,6 +136,7 @@ def _able(found: Found) -> bool:
     return any(
         row["attacker"] in OPTIMISERS and row["significance"] == NONE and row["status"] == Status.LEAKED
         for row in found.rows
+        if row["attacker"] in found.part.attackers
     )
 
 
@@ -183,12 +188,14 @@ def _more(found: Sequence[Found]) -> Iterator[str]:
             f"{none} of them no ratio tried holds against attackers who know the mask: everything has to be "
             "hidden."
         )
-    advised = [value for one in every if (value := one.advised_least) is not None]
+    # Text has no information measure, so nothing is ever advised there.
+    images = [factor for each in found if not each.part.text for factor in each.factors]
+    advised = [value for one in images if (value := one.advised_least) is not None]
     if advised:
         yield (
             f"- What the bench advises, which asks the information measure as well, is {median(advised):.3g} "
             "times what holds against attackers who don't know the mask, in the median of "
-            f"{len(advised)} pairs."
+            f"{len(advised)} pairs of images."
         )
 
 

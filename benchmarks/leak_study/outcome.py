@@ -33,8 +33,14 @@ class Found:
     labels: Mapping[tuple[str, float], Sequence[bool]] = field(default_factory=dict)
 
     def ranking(self, *, aware: bool, optimisers: bool = False) -> Ranking | None:
-        """How significances compare; against descent only, if asked for."""
-        rows = [row for row in self.rows if not optimisers or row["attacker"] in OPTIMISERS]
+        """How significances compare, against attackers that were tried under every protection.
+
+        Args:
+            aware: whether they know the mask.
+            optimisers: only those that fit an update by descent.
+        """
+        names = [name for name in self.part.attackers if not optimisers or name in OPTIMISERS]
+        rows = [row for row in self.rows if row["attacker"] in names]
         return ranking(self.part.name, rows, aware=aware, text=self.part.text)
 
     @property

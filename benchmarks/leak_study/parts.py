@@ -71,16 +71,14 @@ PARTS = (
         victim="lenet",
         dataset="cifar10@16",
         title="LeNet with ReLU, CIFAR-10 at 16 x 16",
-        attackers=("gauss-newton",),
-        costly=("inverting-gradients",),
+        attackers=("gauss-newton", "inverting-gradients"),
     ),
     Part(
         name="cnn",
         victim="benchmarks.leak_study.victims:cnn",
         dataset="pneumonia@14",
         title="CNN of secagg run, pneumonia X-rays at 14 x 14",
-        attackers=("gauss-newton",),
-        costly=("inverting-gradients",),
+        attackers=("gauss-newton", "inverting-gradients"),
     ),
     Part(
         name="mlp",
