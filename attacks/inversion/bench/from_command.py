@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from attacks.inversion.bench.advice import Advice, advise
+from attacks.inversion.bench.advice import advise
 from attacks.inversion.bench.campaign import Played, play
 from attacks.inversion.bench.cell import FULL, NONE
 from attacks.inversion.bench.command import EXIT_FAILED, EXIT_INTERRUPTED, private_folder
@@ -56,7 +56,7 @@ def attack_run(run: Path, trial: Trial, *, out: Path, command: str, console: Con
 
 def _report(
     run: Path, planned: RunTrial, played: Played, *, out: Path, command: str, console: Console
-) -> list[Advice]:
+) -> None:
     trial = planned.trial
     with Store(out) as store:
         ended = store.outcomes(planned.cells)
@@ -91,7 +91,6 @@ def _report(
         console.print(f"\n{_unmasked(planned, rows)}", highlight=False, soft_wrap=True)
     console.print(f"\n{margins_text(trial.margins)}", highlight=False, soft_wrap=True, style="dim")
     console.print(f"wrote {out / 'result.json'} and {page}", highlight=False, markup=False, soft_wrap=True)
-    return advice
 
 
 def _facts(planned: RunTrial, rows: Sequence[dict[str, Any]], *, ended: int) -> list[str]:
@@ -117,7 +116,9 @@ def _facts(planned: RunTrial, rows: Sequence[dict[str, Any]], *, ended: int) -> 
 
 
 def _unmasked(planned: RunTrial, rows: Sequence[dict[str, Any]]) -> str:
-    """The answer where no mask was there to judge: everything had been encrypted, or nothing."""
+    """The answer where no mask was judged: nothing was encrypted, or everything, or no attack got there."""
+    if any(cell.significance not in (NONE, FULL) for cell in planned.cells):
+        return "no answer yet: no attack on a masked update has ended"
     clear = [row for row in rows if row["significance"] == NONE]
     samples = {row["sample"] for row in clear}
     read = {row["sample"] for row in clear if row["status"] == Status.LEAKED}
