@@ -8,9 +8,10 @@ more than this one.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,16 @@ class RecordedRun:
                 f"{run} has samples of {len(names)} participants; an attacker has a second one's to compare",
             )
         return names
+
+    @cached_property
+    def samples_digest(self) -> bytes:
+        """SHA-256 over every participant's samples."""
+        digest = hashlib.sha256()
+        for name, batch in self.batches.items():
+            digest.update(f"{name} {tuple(batch.inputs.shape)} ".encode())
+            digest.update(batch.inputs.numpy().tobytes())
+            digest.update(batch.labels.numpy().tobytes())
+        return digest.digest()
 
     def _honest(self) -> list[Place]:
         return [

@@ -28,7 +28,8 @@ from attacks.inversion.bench.verdict import Margins
 from attacks.inversion.exposure import Exposure
 from attacks.inversion.measures import measure
 from attacks.inversion.metrics import compare
-from attacks.inversion.recorded import Place, Recorded, RecordedRun
+from attacks.inversion.recorded import Recorded, RecordedRun
+from secagg.errors import Code, ConfigError
 
 ATTACKERS = ("analytic", "rank-completion", "gauss-newton")
 """Those that are tried by default."""
@@ -77,14 +78,12 @@ class RunTrial:
         stage: plays the cells.
         cells: a cell's ``update`` counts all honest updates of the recording, whichever are asked for, so
             that a trial of more goes on from one of fewer.
-        places: the round and client of each such update.
         blank_rounds: those in which nothing of any attacked update was visible.
     """
 
     trial: Trial
     stage: RunStage
     cells: tuple[Cell, ...]
-    places: tuple[Place, ...]
     blank_rounds: tuple[int, ...]
 
     @classmethod
@@ -112,7 +111,6 @@ class RunTrial:
             trial=trial,
             stage=RunStage(run=run, together=trial.together),
             cells=tuple(cell for _, group in ordered for cell in group),
-            places=tuple(recording.honest),
             blank_rounds=tuple(sorted({number for number, _ in blank} - {n for n, _ in set(asked) - blank})),
         )
 
@@ -173,6 +171,12 @@ class RunStage:
         """
         recording = self.recording
         recorded = recording.update(recording.honest[cell.update], together=self.together)
+        if _content(recording, recorded) != cell.content:
+            raise ConfigError(
+                Code.DATA_MALFORMED,
+                f"{self.run}: the recording of round {recorded.round}, {recorded.client}, is another one "
+                "than when the attack began; begin again",
+            )
         exposure = _seen(recorded, cell)
         if cell.attacker == MEASURE:
             outcome = _measured(recording, recorded, exposure, cell)
@@ -228,15 +232,13 @@ def _cells(
 
 
 def _content(recording: RecordedRun, recorded: Recorded) -> str:
-    """Digest of what is attacked, and of what is known of others' samples."""
+    """Digest of what is attacked, of what is known of others' samples, and of what numbers samples."""
     digest = hashlib.sha256(f"{BENCH_VERSION} {recorded.round} {recorded.client} ".encode())
+    digest.update(repr(recording.honest).encode() + recording.samples_digest)
     for one in recorded.exposure.rounds:
         digest.update(repr((one.training, one.noise)).encode())
         for tensor in (one.parameters, one.visible, one.hidden):
             digest.update(tensor.numpy().tobytes())
-    for name, batch in recording.batches.items():
-        digest.update(f"{name} {tuple(batch.inputs.shape)} ".encode())
-        digest.update(batch.inputs.numpy().tobytes() + batch.labels.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

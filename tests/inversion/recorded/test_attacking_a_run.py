@@ -195,6 +195,14 @@ def test_another_recording_under_the_same_folder_is_not_taken_for_the_first(sele
     assert keys[0].isdisjoint(keys[1])
 
 
+def test_a_recording_that_is_replaced_while_it_is_attacked_is_no_longer_attacked(selective_run, batched_run):
+    """Nothing of another run is stored as this one's."""
+    planned = RunTrial.planned(selective_run, Trial(attackers=("analytic",)))
+    planned.stage.run = batched_run
+    with pytest.raises(ConfigError, match="another one than when the attack began"):
+        planned.stage.play(planned.cells[0])
+
+
 def test_an_interrupted_trial_reports_what_ended_and_goes_on(selective_run, tmp_path):
     """Ctrl-C in a real process: status 130, a page of what there is; the same command ends it."""
     command = [
