@@ -12,7 +12,8 @@ RANK = 3e-6
 WEAK = 0.02
 """Channels whose δ is below this share of the largest say too little about which others share their place."""
 SLACK, SHARP = 1e-5, 0.02
-FAILURES = 12
+FAILURES = 24
+"""Channels of a window that are set aside, one after the other, before it is given up."""
 FITS = 1e-4
 
 
@@ -43,7 +44,8 @@ def unpooled(
     P the places' patches. If outputs outnumber places, columns of D span those of ∂L/∂W, and each, divided
     by its window's δ, is a vector of zeros and ones there. Such a vector through a given channel is found as
     the least sum of non-negative entries, a linear programme (sparse vectors in a subspace: Spielman, Wang,
-    Wright, COLT 2012, arXiv 1206.5882). Patches of neighbouring places overlap: that orders them.
+    Wright, COLT 2012, arXiv 1206.5882); where it mixes places instead, it is asked again when others are
+    known, whose channels it can't have. Patches of neighbouring places overlap: that orders them.
 
     Args:
         gradient: ∂L/∂W, float64 [outputs, inputs, k, k], k ≥ pool; stride 1, zero padding k // 2.
@@ -103,30 +105,38 @@ def _places(basis: torch.Tensor, slopes: torch.Tensor, most: int) -> list[torch.
     orthogonal, mixing = torch.linalg.qr(inside[strong] / slopes[strong, None])
     columns = torch.linalg.solve_triangular(mixing, inside, upper=True, left=False)
     vectors, heights = orthogonal.cpu().numpy(), slopes[strong].abs().cpu().numpy()
-    bounds = np.concatenate([np.full(len(vectors), SLACK), np.full(len(vectors), 1 + SLACK)])
     covered = np.zeros(len(vectors), dtype=bool)
-    found, failures = [], 0
-    for channel in np.argsort(-heights, kind="stable"):
+    found: list[torch.Tensor] = []
+    failures = 0
+    waiting = list(np.argsort(-heights, kind="stable"))
+    while waiting:
+        channel = waiting.pop(0)
         if covered[channel]:
             continue
+        # Places share no channel: what one has is zero in all others, and those are told apart more easily.
+        most_of_each = np.where(covered, SLACK, 1 + SLACK)
         result = linprog(
             vectors.sum(axis=0),
             A_ub=np.concatenate([-vectors, vectors]),
-            b_ub=bounds,
+            b_ub=np.concatenate([np.full(len(vectors), SLACK), most_of_each]),
             A_eq=vectors[channel : channel + 1],
             b_eq=[1.0],
             bounds=(None, None),
             method="highs",
         )
         shares = vectors @ result.x if result.status == 0 else np.full(len(vectors), 0.5)
-        if np.minimum(abs(shares), abs(1 - shares)).max() > SHARP or (covered & (shares > 0.5)).any():
+        if np.minimum(abs(shares), abs(1 - shares)).max() > SHARP:
             failures += 1
             if failures > FAILURES:
                 return None
+            waiting.append(channel)
             continue
+        failures = 0
         covered |= shares > 0.5
         found.append(columns @ torch.from_numpy(result.x).to(columns))
-    return found if covered.all() and len(found) <= most else None
+        if len(found) > most:
+            return None
+    return found
 
 
 def _offsets(patches: torch.Tensor, pool: int) -> list[tuple[int, int]] | None:

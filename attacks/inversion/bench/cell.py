@@ -12,7 +12,7 @@ NONE = "none"
 """The significance of an update that travels in the clear: ratio 0, one for all ways to choose entries."""
 FULL = "full"
 """That of an update which is hidden whole: what an attacker makes of it follows from its prior alone."""
-BENCH_VERSION = 1
+BENCH_VERSION = 2
 """Part of every cell's content: goes up when attackers, measures or metrics come to other figures."""
 MEASURE = "measure"
 """The attacker of a cell that plays none: it holds the measures of its exposure."""
