@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,12 +17,16 @@ from attacks.inversion.attackers.levenberg_marquardt import (
     solved,
 )
 from attacks.inversion.attackers.objective import Objective
+from attacks.inversion.attackers.recursion import recursed
 from attacks.inversion.attackers.restarts import Clock, Loss, slopes_of
 from attacks.inversion.attackers.unknowns import Unknowns, known_labels, no_images
 from attacks.inversion.exposure import Exposure
 
 DAMPINGS = (1e-2, 1.0, 1e-4)
 """Restarts take them in turn."""
+ROUNDING = 100
+"""A loss of no more than so many times rounding's leaves nothing to find from elsewhere."""
+SOLVED = "layer by layer"
 NEAR, NEARER = 0.2, 0.025
 """Two distances, in pixels, at which a Jacobian's prediction is checked."""
 
@@ -32,8 +37,9 @@ class GaussNewton:
 
     Each visible entry is one equation; as long as there are more than pixels, and the network is smooth,
     the fit is exact to rounding within a few Jacobians. Where gradients jump with the input (ReLU, max
-    pooling) a Jacobian says little about far points: then a descent on angle and total variation as in
-    ``InvertingGradients`` comes first.
+    pooling) a Jacobian says little about far points. A network of convolutions and ReLUs is solved from its
+    last layer to its first (``recursed``), and only rounding is left to the fit; where that fails, a descent
+    on angle and total variation as in ``InvertingGradients`` comes first.
 
     Args:
         name: as asked for.
@@ -60,10 +66,14 @@ class GaussNewton:
         objective = Objective(exposure, unknowns, hinge=self.hinge)
         solver = LevenbergMarquardt(objective)
         starts = unknowns.starts(seed, budget.restarts)
-        best: Fit | None = None
-        iterations = 0
-        detail, patience = "", PATIENCE
+        fits, done, detail, patience = list[Fit](), 0, "", PATIENCE
         if not is_smooth(objective, starts[0]):
+            solution = recursed(exposure)
+            if solution is not None:
+                steps = budget.iterations(self.iterations)
+                fits = [solver.fit(unknowns.at(solution), iterations=steps, clock=clock)]
+                if fits[0].loss <= ROUNDING * solved(objective):
+                    return _reconstruction(unknowns, fits, detail=SOLVED)
             # From where a Jacobian helps it helps at once; elsewhere each only costs time.
             detail, patience = "warm start", 1
             warm = descend(
@@ -74,7 +84,7 @@ class GaussNewton:
                 boxed=unknowns.boxed,
                 clock=clock,
             )
-            starts, iterations = warm.points[warm.losses.argsort()], warm.iterations
+            starts, done = warm.points[warm.losses.argsort()], warm.iterations
         for index, start in enumerate(starts):
             fit = solver.fit(
                 start,
@@ -83,18 +93,25 @@ class GaussNewton:
                 damping=DAMPINGS[index % len(DAMPINGS)],
                 patience=patience,
             )
-            iterations += fit.iterations
-            if best is None or fit.loss < best.loss:
-                best = fit
-            if best.loss <= solved(objective) or clock.over:
+            fits.append(fit)
+            if fit.loss <= solved(objective) or clock.over:
                 break
-        assert best is not None
-        return unknowns.reconstruction(
-            best.point, loss=best.loss, iterations=iterations, diverged=best.diverged, detail=detail
-        )
+        return _reconstruction(unknowns, fits, done=done, detail=detail)
 
     def _rough(self, objective: Objective) -> Loss:
         return lambda point: objective.angles(point) + self.tv * objective.variation(point)
+
+
+def _reconstruction(unknowns: Unknowns, fits: Sequence[Fit], *, done: int = 0, detail: str) -> Reconstruction:
+    """That of the least loss, the first of equals, after so many other iterations."""
+    best = min(fits, key=lambda fit: fit.loss)
+    return unknowns.reconstruction(
+        best.point,
+        loss=best.loss,
+        iterations=done + sum(fit.iterations for fit in fits),
+        diverged=best.diverged,
+        detail=detail,
+    )
 
 
 def is_smooth(objective: Objective, point: torch.Tensor) -> bool:

@@ -77,6 +77,12 @@ class Unknowns:
         pixels = points[..., : self.pixels].clamp(0.0, 1.0)
         return torch.cat([pixels, points[..., self.pixels :]], dim=-1)
 
+    def at(self, inputs: torch.Tensor) -> torch.Tensor:
+        """z [size] of these inputs, [B, …]; labels that are unknown are equally likely."""
+        point = self.like.new_zeros(self.size)
+        point[: self.pixels] = inputs.reshape(-1)
+        return point
+
     def starts(self, seed: int, count: int) -> torch.Tensor:
         """Starting points, [count, size]: pixels N(0.5, 0.1²) within the box, logits N(0, 1).
 

@@ -1,0 +1,112 @@
+"""A single sample, read layer by layer from the last to the first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from attacks.inversion.attackers.layer_input import LEAST_ERROR, Inputs, Outputs, layer_input
+from attacks.inversion.attackers.linear_layers import last_layer
+from attacks.inversion.attackers.rank_completion import completed
+from attacks.inversion.attackers.relu_layers import Convolution, relu_layers
+from attacks.inversion.exposure import Exposure
+
+GUESSES = 15
+"""How often it is guessed anew which of the unknown ReLUs are on."""
+EXACT, CONSISTENT = 1e-4, 1e-2
+"""Misfits: of right guesses, and of some from which an optimiser may still go on."""
+
+
+def recursed(exposure: Exposure) -> torch.Tensor | None:
+    """The sample whose layers explain a gradient one after the other, [1, *shape] in [0, 1].
+
+    The linear layer's gradient has rank 1: completed, it gives what the layer read, but for a factor if its
+    bias is hidden. Then each convolution's input follows from its visible gradient and its outputs
+    (``layer_input``), and tells which ReLUs before it are on. Values whose column is hidden as a whole are
+    taken for positive at first, as a mask hides large gradients and zeros have none; then for what the layer
+    gives with the input that was found, until the two agree.
+
+    Returns:
+        None if it is not a single gradient of a single sample without noise, the network is another than
+        ``relu_layers`` describes, or no guess explains what is seen.
+    """
+    if exposure.batch_size != 1 or not exposure.training.is_gradient or exposure.noise > 0:
+        return None
+    layers = relu_layers(exposure.victim, exposure.parameters)
+    outputs = None if layers is None else _features(exposure, layers[-1])
+    if layers is None or outputs is None:
+        return None
+    gradients, shown = (
+        {name: part.cpu() for name, part in exposure.victim.named(flat).items()}
+        for flat in (exposure.visible.double(), exposure.compared)
+    )
+    for layer in reversed(layers):
+        found = _read(
+            layer, gradients[layer.name], shown[layer.name], outputs, positive=layer is not layers[0]
+        )
+        if found is None or not found.misfit <= CONSISTENT:
+            return None
+        outputs = Outputs(
+            values=found.values,
+            errors=found.errors,
+            slopes=layer.pulled(found.slopes),
+            scaled=True,
+            off=torch.zeros_like(found.values, dtype=torch.bool),
+        )
+    return outputs.values[None].clamp(0.0, 1.0).to(exposure.parameters)
+
+
+def _read(
+    layer: Convolution, gradient: torch.Tensor, seen: torch.Tensor, outputs: Outputs, *, positive: bool
+) -> Inputs | None:
+    """What a layer read, by the guess of unknown outputs that explains most."""
+    best: Inputs | None = None
+    for _ in range(GUESSES):
+        found = layer_input(layer, gradient, seen, outputs, positive=positive)
+        if found is None:
+            return best
+        if best is None or found.misfit < best.misfit:
+            best = found
+        off = outputs.unknown & found.off
+        if found.misfit <= EXACT or torch.equal(off, outputs.off):
+            break
+        outputs = replace(outputs, off=off)
+    return best
+
+
+def _features(exposure: Exposure, layer: Convolution) -> Outputs | None:
+    """What the linear layer read and ∂L/∂a of it; None if no column of its gradient is visible."""
+    linear = last_layer(exposure.victim)
+    if linear is None or linear.positions != 1:
+        return None
+    whole = completed(exposure, seed=0, layers=[linear])
+    values, seen = (part.double().cpu() for part in linear.gradient(whole))
+    matrix, weights = values[:, : linear.inputs], seen[:, : linear.inputs]
+    scaled = linear.bias is not None and bool(seen[:, -1].all())
+    if scaled:
+        errors = values[:, -1]
+    else:
+        columns = weights.bool().all(dim=0) & (matrix != 0).any(dim=0)
+        if not bool(columns.any()):
+            return None
+        errors = torch.linalg.svd(matrix[:, columns], full_matrices=False)[0][:, 0]
+    power = errors.square() @ weights
+    if not bool(power.max() > 0):
+        return None
+    features = torch.where(power > 0, errors @ (weights * matrix) / power, torch.nan)
+    if not scaled and float(features.nansum()) < 0:
+        # A singular vector has either sign; a ReLU's outputs have one.
+        features, errors = -features, -errors
+    parameters = exposure.victim.named(exposure.parameters)
+    slopes = errors @ parameters[linear.weight].detach().double().cpu()
+    if features.numel() != torch.Size(layer.outputs).numel():
+        return None
+    error = LEAST_ERROR * float(features.nan_to_num(0.0).abs().max())
+    return Outputs(
+        values=features.view(layer.outputs),
+        errors=torch.full(layer.outputs, error, dtype=torch.float64),
+        slopes=slopes.view(layer.outputs),
+        scaled=scaled,
+        off=torch.zeros(layer.outputs, dtype=torch.bool),
+    )
