@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,10 @@ from numpy.typing import NDArray
 
 from attacks.inversion.batch import Batch
 from attacks.inversion.exposure import Exposure
+from attacks.inversion.retrained import retrained
 from attacks.inversion.training import Training
 from attacks.inversion.victims.victim import Victim
+from secagg.ckks.profiles import profile
 from secagg.errors import Code, ConfigError
 from secagg.plan import Protection
 from secagg.server.recording import RecordedRound, RecordedUpdate
@@ -29,10 +32,10 @@ from secagg.simulation.datasets.dataset import Samples
 from secagg.simulation.models import build_model
 from secagg.simulation.recording import About, Recording
 from secagg.simulation.task import Schedule
-from secagg.simulation.training import batches
+from secagg.simulation.training import batches, can_be_sealed
 
 ROUNDS_KEPT = 4
-"""Of which what was read is kept in memory."""
+"""Of which what was read is kept in memory, at least."""
 Place = tuple[int, str]
 """Round and client."""
 
@@ -67,11 +70,66 @@ class Recorded:
         return float(self.exposure.hidden.double().mean())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Sent:
+    """One update as it was sent, or as it would have been.
+
+    Args:
+        shared: what it has in common with the round's others.
+        base: θ_0, float32 values, float64 [d].
+        moved: θ_T − θ_0 as received, float64 [d]; 0 where it is hidden.
+        hidden: bool [d].
+        training, batch: how it came about, and of which samples.
+    """
+
+    shared: RecordedRound
+    base: NDArray[np.float64]
+    moved: NDArray[np.float64]
+    hidden: NDArray[np.bool_]
+    training: Training
+    batch: Batch
+
+    @property
+    def start(self) -> NDArray[np.float32]:
+        """θ_0 as the client had it, float32 [d]."""
+        return self.base.astype(np.float32)
+
+    def exposure(self, victim: Victim) -> Exposure:
+        """What the server sees of it."""
+        training, seen = self.training, ~self.hidden
+        mean_gradient = np.where(seen, -self.moved / (training.learning_rate * training.weight), 0.0)
+        return Exposure(
+            victim=victim,
+            parameters=torch.from_numpy(self.base),
+            training=training,
+            batch_size=len(self.batch),
+            visible=torch.from_numpy(mean_gradient),
+            hidden=torch.from_numpy(self.hidden.copy()),
+            noise=rounding_noise((self.base + self.moved)[seen], mean_gradient[seen], training),
+        )
+
+    def in_the_clear(self, ended: NDArray[np.float32]) -> _Sent:
+        """The same with nothing hidden; what was is sent as by a client with that θ_T, float32 [d]."""
+        would = (ended - self.start).astype(np.float64) if self.shared.divisor else ended - self.base
+        moved = np.where(self.hidden, would, self.moved)
+        return replace(self, moved=moved, hidden=np.zeros_like(self.hidden))
+
+    def is_base(self, ended: NDArray[np.float32]) -> bool:
+        """Whether this is θ_0 instead of that θ_T, float32 [d]; nothing visible has moved in it."""
+        # NaN is unlike anything, so training that ends there has moved.
+        if (ended != self.start)[~self.hidden].any():
+            return True
+        limit = profile(self.shared.profile).max_abs
+        return bool(self.hidden.any()) and not can_be_sealed(ended, self.start, limit)
+
+
 class RecordedRun:
     """A recorded run as what attackers get to see; updates are read when they are asked for.
 
     Args:
         run: the run's ``--out``.
+        together: of how many rounds, this one and the client's last ones before it, an exposure has the
+            updates; or of as many as there are. At least 1.
 
     Attributes:
         about: what is trained and how.
@@ -83,14 +141,19 @@ class RecordedRun:
         ConfigError: DATA_MISSING if nothing was recorded; DATA_MALFORMED for samples that can't be the run's.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, *, together: int = 1) -> None:
+        self._together = together
         self._recording = Recording.open(run)
         self.about: About = self._recording.about
         self.batches = {name: batch_of(self._recording.samples(name)) for name in self._participants(run)}
         # Only now: real samples say that the network is of a size that can be built.
         self.victim = victim_of(self.about)
         self.honest = self._honest()
-        self._read = lru_cache(maxsize=ROUNDS_KEPT)(self._round)
+        # What the next update's exposure shares with this one's is not read again.
+        kept = max(ROUNDS_KEPT, together)
+        self._read = lru_cache(maxsize=kept)(self._round)
+        self._ended = lru_cache(maxsize=kept)(self._trained_again)
+        self._diverged = cache(self._sent_its_base)
 
     def _participants(self, run: Path) -> list[str]:
         names = self._recording.participants
@@ -145,24 +208,84 @@ class RecordedRun:
             )
         return found
 
-    def update(self, place: Place, *, together: int = 1) -> Recorded:
-        """One update.
+    def update(self, place: Place) -> Recorded:
+        """One update, as it was sent.
 
         Args:
             place: one of ``honest``.
-            together: the exposure also has the client's updates of so many rounds less one, the last ones
-                before this; or as many as there are.
 
         Raises:
             ConfigError: DATA_MISSING, DATA_MALFORMED.
         """
-        number, client = place
-        before = [earlier for earlier, name in self.honest if name == client and earlier < number]
-        shown = [self._alone((earlier, client)) for earlier in before[max(0, len(before) + 1 - together) :]]
-        last = self._alone(place)
-        return replace(last, exposure=replace(last.exposure, earlier=tuple(one.exposure for one in shown)))
+        *earlier, last = (self._sent(one) for one in (*self._before(place), place))
+        shown = tuple(one.exposure(self.victim) for one in earlier)
+        return Recorded(
+            exposure=replace(last.exposure(self.victim), earlier=shown),
+            batch=last.batch,
+            client=place[1],
+            round=place[0],
+            protection=last.shared.protection,
+        )
 
-    def _alone(self, place: Place) -> Recorded:
+    def in_the_clear(self, place: Place) -> Exposure:
+        """The exposure of one update as if nothing of it had been hidden, nor of those before it.
+
+        Where something was seen it is what was sent. The rest is what the client's own training comes to when
+        it is done again, as it would have been sent: a float32 model, or its difference in float32.
+
+        Args:
+            place: one of ``honest`` that has not ``diverged``.
+
+        Raises:
+            ConfigError: as ``update``.
+        """
+        *earlier, last = (self._cleared(one) for one in (*self._before(place), place))
+        return replace(last, earlier=tuple(earlier))
+
+    def diverged(self, place: Place) -> bool:
+        """Whether the client sent the model it was given, as it does where its training diverges.
+
+        Where something is visible the wire tells: nothing has moved there, and training on the client's
+        samples moves something. Where nothing is, training tells, done again.
+
+        Args:
+            place: one of ``honest``.
+
+        Raises:
+            ConfigError: as ``update``.
+        """
+        return self._diverged(place)
+
+    def _before(self, place: Place) -> list[Place]:
+        """The client's earlier updates that its exposure has: the last ones that hold training."""
+        number, client = place
+        before = (
+            one
+            for one in reversed(self.honest)
+            if one[1] == client and one[0] < number and not self.diverged(one)
+        )
+        return list(islice(before, self._together - 1))[::-1]
+
+    def _cleared(self, place: Place) -> Exposure:
+        sent = self._sent(place)
+        if sent.hidden.any():
+            sent = sent.in_the_clear(self._ended(place))
+        return sent.exposure(self.victim)
+
+    def _sent_its_base(self, place: Place) -> bool:
+        sent = self._sent(place)
+        return not sent.moved.any() and sent.is_base(self._ended(place))
+
+    def _trained_again(self, place: Place) -> NDArray[np.float32]:
+        number, client = place
+        return retrained(
+            self.about,
+            self._recording.samples(client),
+            self._sent(place).start,
+            self._recording.generator(client, number),
+        )
+
+    def _sent(self, place: Place) -> _Sent:
         number, client = place
         shared, base, updates = self._read(number)
         if client not in updates:
@@ -174,14 +297,13 @@ class RecordedRun:
                 f"round {number}: {client} says that it has {update.sample_count} samples; "
                 f"{0 if batch is None else len(batch)} were recorded",
             )
-        training = training_of(self.about.schedule, len(batch), self._recording.generator(client, number))
-        return Recorded(
-            exposure=_exposure(self.victim, shared, update, base, training),
-            batch=batch,
-            client=client,
-            round=number,
-            protection=shared.protection,
-        )
+        hidden, visible = shared.mask.hidden, update.visible.astype(np.float64)
+        moved = np.zeros(len(base))
+        # Exact in float64, whether the model was sent or its difference to the base.
+        moved[~hidden] = visible if shared.divisor else visible - base[~hidden]
+        generator = self._recording.generator(client, number)
+        training = training_of(self.about.schedule, len(batch), generator)
+        return _Sent(shared=shared, base=base, moved=moved, hidden=hidden, training=training, batch=batch)
 
     def _round(self, number: int) -> tuple[RecordedRound, NDArray[np.float64], dict[str, RecordedUpdate]]:
         shared, updates = self._recording.round(number)
@@ -248,31 +370,6 @@ def rounding_noise(
     steps, scale = training.epochs * training.steps, training.learning_rate * training.weight
     variance = steps * np.mean(spacing**2) / 12 / scale**2 + 2.0**-48 * np.mean(mean_gradient**2)
     return float(np.sqrt(variance))
-
-
-def _exposure(
-    victim: Victim,
-    shared: RecordedRound,
-    update: RecordedUpdate,
-    base: NDArray[np.float64],
-    training: Training,
-) -> Exposure:
-    hidden = shared.mask.hidden
-    start, sent = base[~hidden], update.visible.astype(np.float64)
-    # Exact in float64, whether the model was sent or its difference to the base.
-    moved = sent if shared.divisor else sent - start
-    mean_gradient = -moved / (training.learning_rate * training.weight)
-    visible = np.zeros(shared.manifest.size)
-    visible[~hidden] = mean_gradient
-    return Exposure(
-        victim=victim,
-        parameters=torch.from_numpy(base),
-        training=training,
-        batch_size=update.sample_count,
-        visible=torch.from_numpy(visible),
-        hidden=torch.from_numpy(hidden.copy()),
-        noise=rounding_noise(start + moved, mean_gradient, training),
-    )
 
 
 def _check_asked(wanted: Collection[object] | None, kind: str, there: Collection[object]) -> None:

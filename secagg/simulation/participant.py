@@ -34,7 +34,7 @@ from secagg.simulation.metering import Watch, read_meter
 from secagg.simulation.models import build_model
 from secagg.simulation.recording import keep_base
 from secagg.simulation.task import Task, generator_of, load_samples
-from secagg.simulation.training import evaluate, train
+from secagg.simulation.training import can_be_sealed, evaluate, train
 from secagg.update import Manifest, Tensors
 
 
@@ -152,14 +152,13 @@ class Participant:
         train(self._module, samples, self._task.schedule, generator)
         tensors = tensors_from(self._module)
         diverged = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
-        flat = setting.manifest.flatten(tensors)
-        # Either the model or its difference to the base is sealed.
-        if not diverged and max(np.abs(flat).max(), np.abs(flat - base).max()) > limit:
+        if not diverged:
+            flat = setting.manifest.flatten(tensors)
+            if can_be_sealed(flat, base, limit):
+                return flat
             diverged.append("values beyond the range that can be sealed")
-        if diverged:
-            report("diverged", round=setting.round, tensors=diverged)
-            return base
-        return flat
+        report("diverged", round=setting.round, tensors=diverged)
+        return base
 
     def _forged(self, setting: Setting) -> NDArray[np.float32]:
         """What this member of the coalition sends, at the edge of what can be sealed if it wants more.

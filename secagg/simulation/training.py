@@ -52,6 +52,18 @@ def train(module: nn.Module, samples: Samples, schedule: Schedule, generator: np
                 parameter.sub_(velocity, alpha=schedule.learning_rate)
 
 
+def can_be_sealed(model: NDArray[np.float32], base: NDArray[np.float32], limit: float) -> bool:
+    """Whether a participant sends this model after training; otherwise it sends the one it was given.
+
+    Args:
+        model, base: after and before training, flat, float32 [d].
+        limit: no value of the model, nor of its difference to the base, may be larger: either is sealed.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        # NaN is not below the limit.
+        return bool(np.abs(model).max() <= limit and np.abs(model - base).max() <= limit)
+
+
 def evaluate(module: nn.Module, samples: Samples) -> tuple[float, float]:
     """Accuracy in [0, 1] and mean cross entropy (natural logarithm) over the samples."""
     module.eval()

@@ -145,5 +145,14 @@ def test_training_that_diverges_sends_nothing_new(tmp_path, capsys):
     assert "beyond the range" in capsys.readouterr().out
 
 
+def test_training_that_ends_in_nan_sends_nothing_new(tmp_path, capsys):
+    """Tensors that are no numbers are named, and the round gets its answer."""
+    run = Run(tmp_path, None)
+    overflowing = np.full_like(run.initial, 3e38)
+    sent, count = Participant(run.tasks[0]).sends(run.setting(base=overflowing))
+    assert (sent == overflowing).all() and count == 25
+    assert "weight" in capsys.readouterr().out
+
+
 def _honest_index(run: Run) -> int:
     return next(i for i in range(5) if i not in run.config.malicious)

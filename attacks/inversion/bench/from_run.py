@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,21 @@ import torch
 from numpy.typing import NDArray
 
 from attacks.inversion.attackers import load_attacker
-from attacks.inversion.attackers.attacker import Budget, Reconstruction
-from attacks.inversion.batch import Batch
+from attacks.inversion.attackers.attacker import Budget
 from attacks.inversion.bench.cell import BENCH_VERSION, FULL, MEASURE, NONE, Cell, Setting
 from attacks.inversion.bench.config import Knowledge
-from attacks.inversion.bench.labels import label_figures
-from attacks.inversion.bench.measured import FIELDS
-from attacks.inversion.bench.play import attacked, finite, packed
+from attacks.inversion.bench.play import attacked, packed
+from attacks.inversion.bench.run_measures import RunMeasures
 from attacks.inversion.bench.store import ORIGINAL, Outcome, Picture, Store
 from attacks.inversion.bench.verdict import Margins
 from attacks.inversion.exposure import Exposure
-from attacks.inversion.measures import measure
-from attacks.inversion.metrics import compare
-from attacks.inversion.recorded import Recorded, RecordedRun
+from attacks.inversion.recorded import Place, Recorded, RecordedRun
 from secagg.errors import Code, ConfigError
 
 ATTACKERS = ("analytic", "rank-completion", "gauss-newton")
 """Those that are tried by default."""
+NAMED = 3
+"""Updates that a complaint names, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +77,14 @@ class RunTrial:
         cells: a cell's ``update`` counts all honest updates of the recording, whichever are asked for, so
             that a trial of more goes on from one of fewer.
         blank_rounds: those in which nothing of any attacked update was visible.
+        left_out: a clause for each update that was asked for and is not attacked, and why.
     """
 
     trial: Trial
     stage: RunStage
     cells: tuple[Cell, ...]
     blank_rounds: tuple[int, ...]
+    left_out: tuple[str, ...]
 
     @classmethod
     def planned(cls, run: Path, trial: Trial) -> RunTrial:
@@ -94,24 +94,35 @@ class RunTrial:
             run: a run's ``--out``; it was recorded.
 
         Raises:
-            ConfigError: as ``RecordedRun`` and ``load_attacker``.
+            ConfigError: as ``RecordedRun`` and ``load_attacker``; DATA_MISSING if nothing of what is asked
+                for holds training.
         """
         attackers = [load_attacker(name).name for name in dict.fromkeys(trial.attackers)]
-        recording = RecordedRun(run)
-        asked, blank = recording.chosen(clients=trial.clients, rounds=trial.rounds), set()
-        groups = []
+        stage = RunStage(run=run, together=trial.together)
+        recording = stage.recording
+        asked = recording.chosen(clients=trial.clients, rounds=trial.rounds)
+        left_out = [place for place in asked if recording.diverged(place)]
+        trained = [place for place in asked if place not in left_out]
+        if not trained:
+            raise ConfigError(Code.DATA_MISSING, _nothing_trained(left_out))
+        blank, groups = set(), []
         setting = _setting(recording, trial)
-        for place in asked:
-            recorded = recording.update(place, together=trial.together)
+        for place in trained:
+            recorded = recording.update(place)
             if recorded.exposure.hidden.all():
                 blank.add(place)
             groups.append(tuple(_cells(setting, recording, recorded, attackers, trial.knowledge)))
-        ordered = sorted(zip(asked, groups, strict=True), key=lambda one: one[0] in blank)
+        ordered = sorted(zip(trained, groups, strict=True), key=lambda one: one[0] in blank)
+        seen = {number for number, _ in set(trained) - blank}
         return cls(
             trial=trial,
-            stage=RunStage(run=run, together=trial.together),
+            stage=stage,
             cells=tuple(cell for _, group in ordered for cell in group),
-            blank_rounds=tuple(sorted({number for number, _ in blank} - {n for n, _ in set(asked) - blank})),
+            blank_rounds=tuple(sorted({number for number, _ in blank} - seen)),
+            left_out=tuple(
+                f"{client} in round {number} sent the model it was given: its training diverged"
+                for number, client in left_out
+            ),
         )
 
     @property
@@ -145,17 +156,18 @@ class RunStage:
 
     run: Path
     together: int
-    _recording: RecordedRun | None = field(default=None, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_recording": None}
+        return {"run": self.run, "together": self.together}
 
-    @property
+    @cached_property
     def recording(self) -> RecordedRun:
-        """The run; read on first use."""
-        if self._recording is None:
-            self._recording = RecordedRun(self.run)
-        return self._recording
+        """The run; read on first use, in every process."""
+        return RecordedRun(self.run, together=self.together)
+
+    @cached_property
+    def _measures(self) -> RunMeasures:
+        return RunMeasures(self.recording)
 
     @property
     def firsts(self) -> tuple[int, ...]:
@@ -170,22 +182,39 @@ class RunStage:
             ConfigError: as ``RecordedRun``.
         """
         recording = self.recording
-        recorded = recording.update(recording.honest[cell.update], together=self.together)
+        place = recording.honest[cell.update]
+        recorded = recording.update(place)
         if _content(recording, recorded) != cell.content:
             raise ConfigError(
                 Code.DATA_MALFORMED,
                 f"{self.run}: the recording of round {recorded.round}, {recorded.client}, is another one "
                 "than when the attack began; begin again",
             )
-        exposure = _seen(recorded, cell)
+        exposure = _seen(recording, recorded, cell)
         if cell.attacker == MEASURE:
-            outcome = _measured(recording, recorded, exposure, cell)
+            outcome = self._measured(recorded, exposure, cell)
         else:
             outcome = attacked(load_attacker(cell.attacker), exposure, recorded.batch, cell)
         first = self.firsts[cell.update]
         own = {"client": recorded.client, "round": recorded.round}
         rows = [{**row, "sample": first + at, **own} for at, row in enumerate(outcome.rows)]
         return replace(outcome, rows=rows)
+
+    def _measured(self, recorded: Recorded, exposure: Exposure, cell: Cell) -> Outcome:
+        """The measures of every sample; the samples themselves beside the first of them."""
+        started = time.perf_counter()
+        rows = self._measures.rows(recorded, exposure, seed=cell.seed)
+        pictures = {ORIGINAL: packed(recorded.batch.inputs)} if cell.significance == NONE else {}
+        return Outcome(rows=rows, seconds=time.perf_counter() - started, pictures=pictures)
+
+
+def _nothing_trained(places: Sequence[Place]) -> str:
+    names = [f"{client} in round {number}" for number, client in places]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return (
+        f"there is no training to attack: {', '.join(names[:NAMED])}{more} sent the model that the round "
+        "started from, as training diverged; attack another run, or choose others of this one"
+    )
 
 
 def _setting(recording: RecordedRun, trial: Trial) -> Setting:
@@ -242,55 +271,21 @@ def _content(recording: RecordedRun, recorded: Recorded) -> str:
     return digest.hexdigest()[:16]
 
 
-def _seen(recorded: Recorded, cell: Cell) -> Exposure:
+def _seen(recording: RecordedRun, recorded: Recorded, cell: Cell) -> Exposure:
     """A recorded update as it was sent, or as a reference, by an attacker who knows the mask or doesn't."""
+    shown = recorded.exposure
+    if cell.significance == NONE:
+        shown = recording.in_the_clear((recorded.round, recorded.client))
+    elif cell.significance == FULL:
+        shown = replace(_hidden_whole(shown), earlier=tuple(map(_hidden_whole, shown.earlier)))
     known = recorded.batch.labels if cell.setting.labels == "known" else None
-    *earlier, last = (
-        replace(_shown(one, recorded.batch, cell.significance), labels=known, earlier=())
-        for one in recorded.exposure.rounds
-    )
-    return replace(last, earlier=tuple(earlier)).seen_by(aware=cell.aware)
+    earlier = tuple(replace(one, labels=known) for one in shown.earlier)
+    return replace(shown, labels=known, earlier=earlier).seen_by(aware=cell.aware)
 
 
-def _shown(exposure: Exposure, batch: Batch, significance: str) -> Exposure:
-    nothing, everything = torch.zeros_like(exposure.hidden), torch.ones_like(exposure.hidden)
-    if significance == FULL:
-        return replace(exposure, visible=torch.zeros_like(exposure.visible), hidden=everything)
-    if significance != NONE or not exposure.hidden.any():
-        return exposure
-    clear = exposure.training.update(exposure.victim, exposure.parameters, batch).detach()
-    # As on the wire: where something was seen it is what was sent, rounded as it was.
-    sent = torch.where(exposure.hidden, clear, exposure.visible)
-    return replace(exposure, visible=sent, hidden=nothing)
-
-
-def _measured(recording: RecordedRun, recorded: Recorded, exposure: Exposure, cell: Cell) -> Outcome:
-    """``FIELDS`` of every sample; the samples themselves beside the first of them."""
-    batch, started = recorded.batch, time.perf_counter()
-    found = measure(exposure, batch, seed=cell.seed)
-    # What a client on the server's side knows: everybody else's samples, as far as their mean and labels go.
-    others = [own for name, own in recording.batches.items() if name != recorded.client]
-    labels = label_figures(exposure, batch, torch.cat([own.labels for own in others]))
-    guess = torch.cat([own.inputs for own in others]).mean(dim=0).expand_as(batch.inputs)
-    mean = compare(batch, Reconstruction(inputs=guess, labels=torch.zeros_like(batch.labels)))
-    rows = [
-        {
-            **dict.fromkeys(FIELDS),
-            **labels[at],
-            "psnr_pred_db": finite(found.sample_psnr_pred_db[at]),
-            "psnr_naive_pred_db": finite(found.psnr_naive_pred_db),
-            "leaked_dimensions": finite(found.leaked_dimensions / len(batch)),
-            "input_numbers": found.input_numbers // len(batch),
-            "i2f": finite(found.i2f),
-            "counting_ratio": finite(found.counting_ratio),
-            "hidden_share": float(exposure.hidden.double().mean()),
-            "mean_psnr_db": finite(mean.psnr_db[at]),
-            "mean_ssim": finite(mean.ssim[at]),
-        }
-        for at in range(len(batch))
-    ]
-    pictures = {ORIGINAL: packed(batch.inputs)} if cell.significance == NONE else {}
-    return Outcome(rows=rows, seconds=time.perf_counter() - started, pictures=pictures)
+def _hidden_whole(exposure: Exposure) -> Exposure:
+    nothing, everything = torch.zeros_like(exposure.visible), torch.ones_like(exposure.hidden)
+    return replace(exposure, visible=nothing, hidden=everything)
 
 
 def _picture(store: Store, cell: Cell, at: int, kind: str) -> Picture | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log10
 from typing import Any
 
@@ -13,8 +14,8 @@ from attacks.inversion.bench.cell import Cell
 from attacks.inversion.bench.labels import LABEL_FIELDS, label_figures
 from attacks.inversion.bench.scene import Scene
 from attacks.inversion.exposure import Exposure
-from attacks.inversion.measures import Measures, Prior, jacobian, measure
-from attacks.inversion.measures.measure import MOST_EXACT_ENTRIES, MOST_EXACT_NUMBERS, PROBES, STEPS
+from attacks.inversion.measures import Prior, measure, shared_jacobian
+from attacks.inversion.measures.measure import PROBES, STEPS
 from attacks.inversion.metrics import Scores, compare
 
 FIELDS = (
@@ -39,91 +40,130 @@ FEW_PROBES, FEW_STEPS = 2, 16
 
 
 def measured_rows(scene: Scene, cell: Cell) -> list[dict[str, Any]]:
-    """``FIELDS`` of every sample of a cell's update.
+    """``FIELDS`` of every sample of a cell's update; text has no measures of information.
 
-    ``leaked_dimensions`` is a sample's share of the batch's. Text has no measures of information: they are of
-    real numbers with a Gaussian prior, and a word is one of finitely many. Reading it takes no more than
-    a few bits of what its embedding's 128 numbers would say, so PSNR_pred would be low where texts are read.
+    They are of real numbers with a Gaussian prior, and a word is one of finitely many. Reading it takes no
+    more than a few bits of what its embedding's 128 numbers would say, so PSNR_pred would be low where texts
+    are read.
     """
-    exposure, batch = scene.exposure(cell), scene.batch(cell)
-    known = _known_figures(scene, batch)
-    labels = label_figures(exposure, batch, scene.pool.known.labels)
-    if scene.pool.vocabulary:
-        figures: list[dict[str, float]] = [{}] * len(batch)
-    elif exposure.hidden.all():
-        # Nothing is visible, so nothing is left but the prior.
-        blind = _rounded(-10 * log10(scene.prior.mse(batch.inputs[0].numel())))
-        figures = [{"psnr_pred_db": blind, "leaked_dimensions": 0.0}] * len(batch)
-    else:
-        found = _measures(scene, exposure, batch, scene.prior, cell)
-        figures = [
-            {
-                "psnr_pred_db": _rounded(found.sample_psnr_pred_db[at]),
-                "psnr_naive_pred_db": _rounded(found.psnr_naive_pred_db),
-                "leaked_dimensions": _rounded(found.leaked_dimensions / len(batch)),
-                "i2f": _rounded(found.i2f),
-                "counting_ratio": _rounded(found.counting_ratio),
-            }
-            for at in range(len(batch))
-        ]
+    exposure, batch, pool = scene.exposure(cell), scene.batch(cell), scene.pool
+
+    def shared() -> torch.Tensor | None:
+        if scene.setting.rounds > 1:
+            return None  # what a later round starts from depends on the mask
+        return scene.kept(("jacobian", cell.update), 1, lambda: shared_jacobian(exposure, batch))
+
+    rows = exposure_rows(
+        exposure,
+        batch,
+        prior=None if pool.vocabulary else scene.prior,
+        labels=pool.known.labels,
+        seed=cell.seed,
+        shared=shared,
+    )
+    known = _text_figures(scene, batch) if pool.vocabulary else mean_figures(batch, pool.known.inputs)
+    return [
+        {**row, "sample": cell.update * len(batch) + at, **guessed}
+        for at, (row, guessed) in enumerate(zip(rows, known, strict=True))
+    ]
+
+
+def exposure_rows(
+    exposure: Exposure,
+    batch: Batch,
+    *,
+    prior: Prior | None,
+    labels: torch.Tensor,
+    seed: int,
+    shared: Callable[[], torch.Tensor | None],
+) -> list[dict[str, Any]]:
+    """``FIELDS`` of every sample, but for those of what is known without the exposure.
+
+    ``leaked_dimensions`` is a sample's share of the batch's.
+
+    Args:
+        exposure: what is visible.
+        batch: the true samples.
+        prior: what is known of such samples' numbers; None to leave the measures of information out.
+        labels: of samples that are known, int64 [n].
+        seed: of probes, where measures are estimated.
+        shared: gives J, if it is kept for other masks of the update (``shared_jacobian``), or None; called
+            where J is needed.
+
+    Raises:
+        ConfigError: CONFIG_INVALID if batch or prior is of another size than the exposure.
+    """
+    told = label_figures(exposure, batch, labels)
+    found = None if prior is None else _information(exposure, batch, prior, seed, shared)
     return [
         {
             **dict.fromkeys(FIELDS),
-            "sample": cell.update * len(batch) + at,
-            **figures[at],
-            **labels[at],
+            **(found[at] if found else {}),
+            **told[at],
             "input_numbers": batch.inputs[0].numel(),
             "hidden_share": float(exposure.hidden.double().mean()),
-            **{name: _rounded(values[at]) for name, values in known.items()},
         }
         for at in range(len(batch))
     ]
 
 
-def _measures(scene: Scene, exposure: Exposure, batch: Batch, prior: Prior, cell: Cell) -> Measures:
-    matrix = None
-    numbers = batch.inputs.numel()
-    if (
-        scene.setting.rounds == 1
-        and numbers <= MOST_EXACT_NUMBERS
-        and numbers * exposure.victim.size <= MOST_EXACT_ENTRIES
-    ):
-        # One update's derivative serves all of its masks.
-        matrix = scene.kept(
-            ("jacobian", cell.update),
-            1,
-            lambda: jacobian(scene.victim, exposure.parameters, exposure.training, batch),
-        )
+def mean_figures(batch: Batch, known: torch.Tensor) -> list[dict[str, float]]:
+    """Of every sample, as if the mean of known ones, [N, *shape], were what was reconstructed."""
+    scores = _scored(batch, known.mean(dim=0))
+    images = batch.inputs.ndim == 4
+    return [
+        {"mean_psnr_db": _rounded(psnr), **({"mean_ssim": _rounded(ssim)} if images else {})}
+        for psnr, ssim in zip(scores.psnr_db, scores.ssim, strict=True)
+    ]
+
+
+def _information(
+    exposure: Exposure,
+    batch: Batch,
+    prior: Prior,
+    seed: int,
+    shared: Callable[[], torch.Tensor | None],
+) -> list[dict[str, float]]:
+    if all(bool(one.hidden.all()) for one in exposure.rounds):
+        # Nothing is visible, so nothing is left but the prior.
+        blind = _rounded(-10 * log10(prior.mse(batch.inputs[0].numel())))
+        return [{"psnr_pred_db": blind, "leaked_dimensions": 0.0}] * len(batch)
     large = exposure.victim.size > LARGE
-    return measure(
+    found = measure(
         exposure,
         batch,
-        seed=cell.seed,
+        seed=seed,
         prior=prior,
-        matrix=matrix,
+        matrix=shared(),
         probes=FEW_PROBES if large else PROBES,
         steps=FEW_STEPS if large else STEPS,
     )
+    of_all = {
+        "psnr_naive_pred_db": _rounded(found.psnr_naive_pred_db),
+        "leaked_dimensions": _rounded(found.leaked_dimensions / len(batch)),
+        "i2f": _rounded(found.i2f),
+        "counting_ratio": _rounded(found.counting_ratio),
+    }
+    return [{"psnr_pred_db": _rounded(psnr_db), **of_all} for psnr_db in found.sample_psnr_pred_db]
 
 
-def _known_figures(scene: Scene, batch: Batch) -> dict[str, list[float]]:
-    """Of what everybody knows of samples, the mean image or the usual words, as if it were reconstructed."""
-
-    def scored(guess: torch.Tensor) -> Scores:
-        found = Reconstruction(inputs=guess.expand_as(batch.inputs), labels=torch.zeros_like(batch.labels))
-        return compare(batch, found, text=bool(scene.pool.vocabulary), padding=scene.pool.padding)
-
+def _text_figures(scene: Scene, batch: Batch) -> list[dict[str, float]]:
+    """Of every sample, as if the usual words were what was reconstructed."""
     usual = scene.pool.usual
-    if usual is not None:
-        places, bag = (scored(guess.to(batch.inputs)) for guess in usual)
-        return {
-            "mean_token_accuracy": places.token_accuracy.tolist(),
-            "mean_bag_accuracy": bag.bag_accuracy.tolist(),
-        }
-    assert scene.pool.mean is not None
-    scores = scored(scene.pool.mean)
-    found = {"mean_psnr_db": scores.psnr_db.tolist()}
-    return found if batch.inputs.ndim != 4 else {**found, "mean_ssim": scores.ssim.tolist()}
+    assert usual is not None
+    places, bag = (
+        _scored(batch, guess.to(batch.inputs), padding=scene.pool.padding, text=True) for guess in usual
+    )
+    return [
+        {"mean_token_accuracy": _rounded(token), "mean_bag_accuracy": _rounded(word)}
+        for token, word in zip(places.token_accuracy, bag.bag_accuracy, strict=True)
+    ]
+
+
+def _scored(batch: Batch, guess: torch.Tensor, *, text: bool = False, padding: int | None = None) -> Scores:
+    """One guess at all samples."""
+    found = Reconstruction(inputs=guess.expand_as(batch.inputs), labels=torch.zeros_like(batch.labels))
+    return compare(batch, found, text=text, padding=padding)
 
 
 def _rounded(value: float) -> float:

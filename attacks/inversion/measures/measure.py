@@ -102,8 +102,8 @@ def measure(
         seed: of Lanczos' probes.
         prior: what is known of samples; by default that pixels lie in [0, 1].
         damping: I2F's ε/λ_max, positive.
-        matrix: J if it is known already (``jacobian``, rounds beneath each other), for many masks of one
-            update; then the method is exact.
+        matrix: J if it is known already (``shared_jacobian``), for many masks of one update; then the method
+            is exact.
         probes: Lanczos', of the whole batch.
         steps: Lanczos', at most.
 
@@ -118,8 +118,7 @@ def measure(
     rounds, prior = Rounds.of(exposure, batch), prior or Prior()
     numbers = rounds.input_numbers
     if method == "auto":
-        small = numbers <= MOST_EXACT_NUMBERS and numbers * rounds.entries <= MOST_EXACT_ENTRIES
-        method = "exact" if small or matrix is not None else "lanczos"
+        method = "exact" if matrix is not None or _is_small(rounds) else "lanczos"
     if method == "exact":
         matrix = rounds.matrix() if matrix is None else matrix.to(rounds.update)
         information = exact_information(matrix, rounds, prior)
@@ -154,6 +153,28 @@ def measure(
         input_numbers=numbers,
         method=method,
     )
+
+
+def shared_jacobian(exposure: Exposure, batch: Batch) -> torch.Tensor | None:
+    """J of an exposure's rounds beneath each other, which all masks of its updates share.
+
+    Args:
+        exposure: of any of the masks.
+        batch: the true samples.
+
+    Returns:
+        Float64 [Σ d, n]; None where ``measure`` decomposes no J of that size.
+
+    Raises:
+        ConfigError: CONFIG_INVALID for a batch of another size or of tokens.
+    """
+    rounds = Rounds.of(exposure, batch)
+    return rounds.matrix() if _is_small(rounds) else None
+
+
+def _is_small(rounds: Rounds) -> bool:
+    numbers = rounds.input_numbers
+    return numbers <= MOST_EXACT_NUMBERS and numbers * rounds.entries <= MOST_EXACT_ENTRIES
 
 
 def levelled(mse: float, most: float) -> float:

@@ -45,7 +45,9 @@ class Prior:
         """The covariance of known images, shrunk towards a multiple of I so that no direction is certain.
 
         (1 − s)·C + s·(tr C/d_x)·I with the s that Ledoit and Wolf derive (J. Multivariate Analysis 88, 2004):
-        s = min(1, Σ_i ‖x_i x_iᵀ − C‖²_F / (N²·‖C − (tr C/d_x)·I‖²_F)).
+        s = min(1, Σ_i ‖x_i x_iᵀ − C‖²_F / (N²·‖C − (tr C/d_x)·I‖²_F)), but no less than 1/(N − 1). Many
+        images come to more than that by themselves; of two, both x_i x_iᵀ are C once their mean is taken off,
+        and s would be 0.
 
         Args:
             images: of the kind that clients have, not theirs, [N, …]; N ≥ 2.
@@ -65,7 +67,7 @@ class Prior:
         spread = float((covariance - isotropic).square().sum())
         fourth = float(centred.square().sum(dim=1).square().sum())
         error = (fourth - len(rows) * float(covariance.square().sum())) / len(rows) ** 2
-        share = min(1.0, error / spread) if spread > 0 else 1.0
+        share = min(1.0, max(error / spread, 1 / (len(rows) - 1))) if spread > 0 else 1.0
         return cls(variance=mean, covariance=(1 - share) * covariance + share * isotropic)
 
     def root(self, sample_size: int) -> torch.Tensor | float:

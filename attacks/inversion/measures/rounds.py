@@ -121,7 +121,7 @@ class Rounds:
     @property
     def entries(self) -> int:
         """Σ_t d_t: all entries of all rounds."""
-        return sum(len(round.update) for round in self.each)
+        return sum(round.exposure.victim.size for round in self.each)
 
     @cached_property
     def update(self) -> torch.Tensor:

@@ -16,11 +16,8 @@ from secagg.simulation.task import Schedule
 
 
 def exposures_of(run, *, clients=None, rounds=None, together=1) -> list[Recorded]:
-    recording = RecordedRun(run)
-    return [
-        recording.update(place, together=together)
-        for place in recording.chosen(clients=clients, rounds=rounds)
-    ]
+    recording = RecordedRun(run, together=together)
+    return [recording.update(place) for place in recording.chosen(clients=clients, rounds=rounds)]
 
 
 def left_over(recorded) -> torch.Tensor:
@@ -181,16 +178,6 @@ def test_what_was_not_recorded_is_named_even_beside_what_was(plain_run):
         exposures_of(plain_run, rounds=[1, 7])
 
 
-def rewritten(path, **change) -> None:
-    """A .npz with other fields; ``about`` is JSON."""
-    with np.load(path) as archive:
-        arrays = dict(archive)
-    if "about" in change:
-        about = {**json.loads(arrays["about"].tobytes()), **change.pop("about")}
-        arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    np.savez(path, **{**arrays, **change})
-
-
 def test_samples_of_one_participant_alone_compare_nothing(plain_run, tmp_path):
     copytree(plain_run / RECORDING, tmp_path / RECORDING)
     for name in ("client-2", "client-3"):
@@ -200,7 +187,7 @@ def test_samples_of_one_participant_alone_compare_nothing(plain_run, tmp_path):
 
 
 @pytest.mark.parametrize("count", [2, 2**40, 10**30])
-def test_an_update_of_another_number_of_samples_is_refused(plain_run, tmp_path, count):
+def test_an_update_of_another_number_of_samples_is_refused(plain_run, tmp_path, rewritten, count):
     copytree(plain_run / RECORDING, tmp_path / RECORDING)
     rewritten(
         tmp_path / RECORDING / "server" / "round-1" / "updates" / "client-3.npz",
@@ -223,7 +210,7 @@ def test_an_update_of_another_number_of_samples_is_refused(plain_run, tmp_path, 
         ({"values": np.full((1, 1, 8, 8), np.nan, np.float32)}, "NaN"),
     ],
 )
-def test_samples_that_are_not_the_runs_are_refused(plain_run, tmp_path, change, said):
+def test_samples_that_are_not_the_runs_are_refused(plain_run, tmp_path, rewritten, change, said):
     copytree(plain_run / RECORDING, tmp_path / RECORDING)
     rewritten(tmp_path / RECORDING / "truth" / "client-2.npz", **change)
     with pytest.raises(ConfigError, match=said) as caught:
