@@ -16,6 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from secagg.errors import Code, ConfigError
+from secagg.regular_file import open_regular
 from secagg.update import MAX_TENSORS, Manifest, Tensors
 
 DEFAULT_MAX_BYTES = 8 * 2**30
@@ -78,15 +79,19 @@ def load_model(path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> dict[str, N
     """Named float32 tensors from a model file, in the file's order.
 
     Raises:
-        ConfigError: DATA_MISSING, or DATA_MALFORMED as ``read_model``.
+        ConfigError: DATA_MISSING, or DATA_MALFORMED as ``read_model``; either names the file.
     """
     try:
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            data = file.read()
     except OSError as error:
         raise ConfigError(
             Code.DATA_MISSING, f"model file {path} can't be read: {error.strerror}; give an .npz of float32"
         ) from None
-    return read_model(data, max_bytes=max_bytes)
+    try:
+        return read_model(data, max_bytes=max_bytes)
+    except ConfigError as error:
+        raise ConfigError(error.code, f"{path}: {error.message}") from None
 
 
 def read_model(data: bytes, *, max_bytes: int = DEFAULT_MAX_BYTES) -> dict[str, NDArray[np.float32]]:

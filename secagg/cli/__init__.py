@@ -10,6 +10,7 @@ from importlib import metadata
 import click
 
 from secagg.errors import Code, ConfigError, SecaggError
+from secagg.printable import printable
 
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
@@ -97,5 +98,5 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _complain(code: Code, message: str) -> int:
-    click.echo(f"secagg: {code}: {' '.join(message.split())}", err=True)
+    click.echo(f"secagg: {code}: {printable(' '.join(message.split()))}", err=True)
     return EXIT_REFUSED

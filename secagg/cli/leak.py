@@ -53,7 +53,6 @@ from secagg.errors import Code, ConfigError
 @click.option(
     "--from",
     "run",
-    type=click.Path(path_type=Path),
     metavar="RUN_DIR",
     help="Attack what a secagg run --record put on the wire in the clear, instead of a sweep.",
 )
@@ -117,7 +116,7 @@ from secagg.errors import Code, ConfigError
 )
 def leak(
     sweep: Path | None,
-    run: Path | None,
+    run: str | None,
     from_client: tuple[str, ...],
     from_round: tuple[str, ...],
     out: str | None,
@@ -150,7 +149,7 @@ def leak(
 
 def _prepared(
     sweep: Path | None,
-    run: Path | None,
+    run: str | None,
     flags: dict[str, Any],
     *,
     clients: tuple[str, ...],
@@ -175,12 +174,19 @@ def _prepared(
         ) from error
 
     command = " ".join(["secagg", *sys.argv[1:]])
+    if out == "":
+        raise ConfigError(Code.CONFIG_INVALID, "--out is ''; name a folder, or leave it out")
+    if run == "":
+        raise ConfigError(
+            Code.CONFIG_INVALID, "--from is ''; name the folder that was --out of a secagg run --record"
+        )
     if run is not None:
         if sweep is not None:
             raise ConfigError(Code.CONFIG_INVALID, f"give a sweep file ({sweep}) or --from {run}, not both")
         trial = trial_of(flags, clients=clients, rounds=rounds)
-        folder = Path(out).expanduser() if out else run / "leak"
-        return partial(attack_run, run, trial, out=folder, command=command, console=console)
+        recorded = Path(run).expanduser()
+        folder = Path(out).expanduser() if out else recorded / "leak"
+        return partial(attack_run, recorded, trial, out=folder, command=command, console=console)
     if clients or rounds:
         raise ConfigError(Code.CONFIG_INVALID, "--from-client and --from-round choose of --from RUN_DIR")
     config, folder = sweep_config(sweep, flags, out=out)

@@ -29,10 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from secagg.array_file import read_arrays
 from secagg.ckks.profiles import profile
 from secagg.config_complaint import briefly
+from secagg.envelope import valid_client_name
 from secagg.errors import Code, ConfigError, SecaggError
-from secagg.model_file import UNREADABLE
 from secagg.payload import UpdateFile
 from secagg.plan import Protection, RoundPlan
 from secagg.selection.layout import Layout
@@ -168,8 +169,28 @@ def recorded_rounds(folder: Path) -> list[int]:
 
 
 def recorded_clients(folder: Path, number: int) -> list[str]:
-    """Names of those whose update of a round is recorded, in order; nothing is read."""
-    return sorted(path.stem for path in (round_folder(folder, number) / UPDATES).glob("*.npz"))
+    """Names of those whose update of a round is recorded, in order; nothing is read.
+
+    Raises:
+        ConfigError: DATA_MALFORMED for a file that is named like no client's.
+    """
+    return names_of(round_folder(folder, number) / UPDATES)
+
+
+def names_of(folder: Path) -> list[str]:
+    """Whose files ``CLIENT.npz`` a folder holds, in order; what desktops and editors hide there counts not.
+
+    Raises:
+        ConfigError: DATA_MALFORMED for a file that is named like no client's.
+    """
+    names = sorted(path.stem for path in folder.glob("*.npz") if not path.name.startswith("."))
+    for name in names:
+        if not valid_client_name(name):
+            raise ConfigError(
+                Code.DATA_MALFORMED,
+                f"{folder / f'{name}.npz'} is named like no client's file, as client-1.npz is; remove it",
+            )
+    return names
 
 
 def _number(path: Path) -> int:
@@ -186,8 +207,14 @@ def read_round(folder: Path, number: int) -> tuple[RecordedRound, tuple[Recorded
         ConfigError: DATA_MISSING if the round is not recorded; DATA_MALFORMED, naming the file, for another
             version or content.
     """
-    place = round_folder(folder, number)
-    path = place / ROUND_FILE
+    common, place = read_common(folder, number), round_folder(folder, number) / UPDATES
+    visible = common.manifest.size - common.mask.hidden_count
+    return common, tuple(_update(place / f"{name}.npz", visible) for name in recorded_clients(folder, number))
+
+
+def read_common(folder: Path, number: int) -> RecordedRound:
+    """What all updates of a round have in common; raises as ``read_round``."""
+    path = round_folder(folder, number) / ROUND_FILE
     about, arrays = _read(path, _RoundFields)
     try:
         manifest = Manifest.from_bytes(arrays["manifest"].tobytes())
@@ -196,11 +223,7 @@ def read_round(folder: Path, number: int) -> tuple[RecordedRound, tuple[Recorded
         raise _malformed(path, error) from None
     if about.round != number:
         raise _malformed(path, f"it is of round {about.round}")
-    visible = manifest.size - mask.hidden_count
-    return (
-        RecordedRound(manifest=manifest, mask=mask, **dict(about)),
-        tuple(_update(place / UPDATES / f"{name}.npz", visible) for name in recorded_clients(folder, number)),
-    )
+    return RecordedRound(manifest=manifest, mask=mask, **dict(about))
 
 
 def _update(path: Path, visible: int) -> RecordedUpdate:
@@ -261,14 +284,14 @@ def _write(path: Path, about: Mapping[str, object], **arrays: NDArray[Any]) -> N
 
 
 def _read(path: Path, form: type[_About]) -> tuple[_About, dict[str, NDArray[Any]]]:
-    if not path.exists():
-        raise ConfigError(Code.DATA_MISSING, f"{path} is missing: this round was not recorded")
     try:
-        # numpy leaves a file open that it can't make sense of; this closes it.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = dict(archive)
-            version, about = int(arrays["version"]), arrays["about"].tobytes()
-    except (*UNREADABLE, KeyError, TypeError, AttributeError) as error:
+        arrays = read_arrays(path)
+        version, about = int(arrays["version"]), arrays["about"].tobytes()
+    except FileNotFoundError:
+        raise ConfigError(Code.DATA_MISSING, f"{path} is missing: this round was not recorded") from None
+    except KeyError as error:
+        raise _malformed(path, f"it has no {error}") from None
+    except (ValueError, TypeError) as error:
         raise _malformed(path, error) from None
     if version != VERSION:
         raise _malformed(path, f"it is of version {version}; this build reads {VERSION}")

@@ -21,7 +21,8 @@ _ANY_MODEL = Manifest(tensors=(TensorSpec(name="any.weight", shape=(2, 2)),))
 Real = Annotated[float, Field(allow_inf_nan=False)]
 Epochs = Annotated[int, Field(ge=1, le=1_000)]
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
-LearningRate = Annotated[Real, Field(gt=0, le=100)]
+LearningRate = Annotated[Real, Field(ge=1e-9, le=100)]
+"""A smaller one moves no float32 parameter; what divides by it would divide rounding by nothing."""
 Momentum = Annotated[Real, Field(ge=0, lt=1)]
 
 

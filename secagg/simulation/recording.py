@@ -20,14 +20,18 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from secagg.config_complaint import briefly
-from secagg.errors import Code, ConfigError
-from secagg.model_file import UNREADABLE, load_model, save_model
+from secagg.errors import Code, ConfigError, UpdateError
+from secagg.model_file import load_model, save_model
+from secagg.printable import printable
+from secagg.regular_file import open_regular
 from secagg.server.recording import (
     RecordedRound,
     RecordedUpdate,
+    names_of,
+    read_common,
     read_round,
     recorded_clients,
     recorded_rounds,
@@ -40,6 +44,8 @@ from secagg.update import Tensors
 VERSION = 2
 RECORDING = "recording"
 ABOUT_FILE = "run.json"
+MAX_NAME = 4096
+"""Letters of a data set's name, which may be a path."""
 MAX_SIDE = 100_000
 """Pixels, channels or features: more is no sample that this project can read."""
 
@@ -49,7 +55,7 @@ class About:
     """What an attacker is taken to know of a run beside what it sees.
 
     Args:
-        dataset: its name.
+        dataset: its name; as a terminal may be given it once it was read from a file.
         model, shape, classes: what is trained.
         schedule: how every client trains.
         attacks_from: malicious client -> the first round whose update it forges.
@@ -58,7 +64,7 @@ class About:
             least as much as one who has to guess it.
     """
 
-    dataset: str
+    dataset: Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(printable)]
     model: ModelName
     shape: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_SIDE)], ...], Field(min_length=1, max_length=3)]
     classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)]
@@ -102,13 +108,11 @@ class Recording:
         folder = run / RECORDING
         path = folder / ABOUT_FILE
         if not path.exists() or not recorded_rounds(folder / "server"):
-            what = "there is no such folder" if not run.is_dir() else "it holds no recorded visible parts"
-            raise ConfigError(
-                Code.DATA_MISSING,
-                f"{run} can't be attacked: {what}; make it with secagg run --record --out {run}",
-            )
+            raise ConfigError(Code.DATA_MISSING, f"{run} can't be attacked: {_why_not(run)}")
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            with open_regular(path) as file:
+                text = file.read()
+            fields = json.loads(text)
             version = fields.pop("version")
             if version != VERSION:
                 raise ValueError(f"it is of version {version}; this build reads {VERSION}")
@@ -116,7 +120,11 @@ class Recording:
             about = _ABOUT.validate_json(json.dumps(fields), strict=True)
         except ValidationError as error:
             raise ConfigError(Code.DATA_MALFORMED, f"{path} is no recording: {briefly(error)}") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except OSError as error:
+            raise ConfigError(
+                Code.DATA_MALFORMED, f"{path} is no recording: {error.strerror or error}"
+            ) from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(Code.DATA_MALFORMED, f"{path} is no recording: {error}") from None
         return cls(folder=folder, about=about)
 
@@ -152,9 +160,25 @@ class Recording:
         """The model that a round started from.
 
         Raises:
-            ConfigError: DATA_MISSING, DATA_MALFORMED.
+            ConfigError: DATA_MISSING, DATA_MALFORMED, also for another network's; both name round and file.
         """
-        return load_model(base_path(self.client, number))
+        path = base_path(self.client, number)
+        if not path.exists():
+            raise ConfigError(
+                Code.DATA_MISSING,
+                f"{path} is missing, the model that round {number} started from: put it back, or choose "
+                "other rounds",
+            )
+        try:
+            model = load_model(path)
+            read_common(self.server, number).manifest.flatten(model)
+        except UpdateError as error:
+            raise ConfigError(
+                Code.DATA_MALFORMED, f"round {number}: {path} is another network's: {error.message}"
+            ) from None
+        except ConfigError as error:
+            raise ConfigError(error.code, f"round {number}: {error.message}") from None
+        return model
 
     def keep_samples(self, name: str, samples: Samples) -> None:
         """Write a participant's samples."""
@@ -162,8 +186,21 @@ class Recording:
 
     @property
     def participants(self) -> list[str]:
-        """Names of all whose samples are kept, in order."""
-        return sorted(path.stem for path in self.truth.glob("*.npz"))
+        """Names of all whose samples are kept, in order.
+
+        Raises:
+            ConfigError: DATA_MISSING without those of somebody who took part; DATA_MALFORMED for a file that
+                is named like no client's.
+        """
+        names = names_of(self.truth)
+        missing = [f"{name}.npz" for name in sorted(self.about.streams) if name not in names]
+        if missing:
+            raise ConfigError(
+                Code.DATA_MISSING,
+                f"{self.truth} holds samples of {len(names)} participants; {', '.join(missing)} of others "
+                "who took part can't be found: put back what was recorded, or record the run anew",
+            )
+        return names
 
     def samples(self, name: str) -> Samples:
         """What ``keep_samples`` has written.
@@ -177,8 +214,13 @@ class Recording:
             samples = load_samples(path)
             self._check(samples)
         except FileNotFoundError:
-            raise ConfigError(Code.DATA_MISSING, f"{path} is missing: nothing can be compared") from None
-        except (*UNREADABLE, KeyError) as error:
+            raise ConfigError(
+                Code.DATA_MISSING,
+                f"{path} is missing, so nothing can be compared: put it back, or record the run anew",
+            ) from None
+        except KeyError as error:
+            raise ConfigError(Code.DATA_MALFORMED, f"{path} holds no samples: it has no {error}") from None
+        except ValueError as error:
             raise ConfigError(Code.DATA_MALFORMED, f"{path} holds no samples: {error}") from None
         return samples
 
@@ -228,6 +270,21 @@ def about(
         attacks_from={config.names[i]: start for i in config.malicious},
         streams=streams,
     )
+
+
+def _why_not(run: Path) -> str:
+    """What is missing of a run's recording, and where to get it."""
+    again = f"make it with secagg run --record --out {run}"
+    if not run.is_dir():
+        return f"there is no such folder; {again}"
+    if (run / ABOUT_FILE).exists() and (run / "server").is_dir():
+        return f"it is the recording itself; give the folder it lies in, {run.parent}"
+    folder = run / RECORDING
+    if not folder.is_dir():
+        return f"it holds no recorded visible parts, as {folder} is missing; {again}"
+    if not (folder / ABOUT_FILE).exists():
+        return f"{folder / ABOUT_FILE} is missing; put it back, or record the run anew in another folder"
+    return f"it holds no recorded visible parts, as no round in {folder / 'server'} has ended; {again}"
 
 
 def base_path(client: Path, number: int) -> Path:

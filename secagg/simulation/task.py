@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from secagg.array_file import read_arrays
 from secagg.simulation.config import BatchSize, Epochs, LearningRate, ModelName, Momentum
 from secagg.simulation.datasets.dataset import Samples
 
@@ -136,6 +137,6 @@ def save_samples(path: Path, samples: Samples) -> None:
 
 
 def load_samples(path: Path) -> Samples:
-    """Read what ``save_samples`` has written."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return Samples(values=arrays["values"], labels=arrays["labels"])
+    """Read what ``save_samples`` has written; raises as ``read_arrays``, and KeyError."""
+    arrays = read_arrays(path)
+    return Samples(values=arrays["values"], labels=arrays["labels"])

@@ -63,6 +63,8 @@ def refused(capsys, elsewhere, *arguments: object) -> str:
         (["--batch", "3", "--steps", "2"], "3 samples can't be cut into 2 equal steps"),
         (["--device", "toaster"], "device is 'toaster'; it must be cpu, cuda or cuda:INDEX"),
         (["--device", "cuda:999"], "device is 'cuda:999'"),
+        (["--learning-rate", "1e-300"], "learning_rate is 1e-300; it must be a number ≥ 1e-09 and ≤ 100"),
+        (["--learning-rate", "1e300"], "learning_rate is 1e+300"),
         (["--labels", "guessed"], "it must be one of known, inferred"),
         (["--clients", "100000"], "clients"),
         (["--mask", "no-such-mask"], "no-such-mask"),

@@ -1,8 +1,13 @@
 """``secagg run --record``: what is kept is what was sent, and nothing is kept unasked."""
 
 import json
+import os
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from shutil import copytree
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -13,6 +18,7 @@ from secagg.ckks.profiles import profile
 from secagg.custody.descriptor import DESCRIPTOR_FILE, SignedDescriptor
 from secagg.custody.server_identity import ServerIdentity
 from secagg.errors import Code, ConfigError
+from secagg.model_file import load_model, save_model
 from secagg.payload import seal_update
 from secagg.plan import Protection, RoundPlan, Significance
 from secagg.selection import Layout, Mask, derive_mask
@@ -114,6 +120,160 @@ def test_nothing_is_recorded_unless_it_is_asked_for(tmp_path):
     with pytest.raises(ConfigError, match="secagg run --record") as caught:
         Recording.open(tmp_path)
     assert caught.value.code is Code.DATA_MISSING
+
+
+@pytest.fixture
+def copied(selective, tmp_path) -> Path:
+    """A recording that a test may damage."""
+    copytree(selective / RECORDING, tmp_path / RECORDING)
+    return tmp_path
+
+
+def refused(read: Callable[[], object], code: Code) -> str:
+    """What is said of a recording that is refused."""
+    with pytest.raises(ConfigError) as caught:
+        read()
+    assert caught.value.code is code and "\n" not in caught.value.message
+    return caught.value.message
+
+
+def without_a_tensor(path: Path) -> None:
+    save_model(path, dict(list(load_model(path).items())[1:]))
+
+
+def of_one_value_less(path: Path) -> None:
+    (name, tensor), *others = load_model(path).items()
+    save_model(path, {name: tensor.reshape(-1)[1:], **dict(others)})
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "says"),
+    [
+        (lambda path: path.unlink(), Code.DATA_MISSING, "choose other rounds"),
+        (lambda path: path.write_bytes(b"nothing"), Code.DATA_MALFORMED, "no readable .npz"),
+        (lambda path: np.savez(path, w=np.zeros(3)), Code.DATA_MALFORMED, "is float64"),
+        (without_a_tensor, Code.DATA_MALFORMED, "another network's"),
+        (of_one_value_less, Code.DATA_MALFORMED, "another network's"),
+    ],
+    ids=["missing", "damaged", "float64", "a tensor less", "a value less"],
+)
+def test_a_wrong_base_model_is_refused_by_its_file_and_round(copied, fault, code, says):
+    path = copied / RECORDING / "client" / "round-2.npz"
+    fault(path)
+    line = refused(lambda: Recording.open(copied).base(2), code)
+    assert says in line and "round 2" in line and str(path) in line
+
+
+@contextmanager
+def pipe_at(path: Path) -> Iterator[None]:
+    """A pipe in a file's place; whoever waits for its other end gets nothing from it."""
+    path.unlink()
+    os.mkfifo(path)
+    writer = Thread(target=lambda: path.open("wb").close(), daemon=True)
+    writer.start()
+    yield
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    writer.join()
+    os.close(reader)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("run.json", lambda _: None),
+        ("truth/client-1.npz", lambda recording: recording.samples("client-1")),
+        ("client/round-1.npz", lambda recording: recording.base(1)),
+        ("server/round-1/round.npz", lambda recording: recording.round(1)),
+        ("server/round-1/updates/client-2.npz", lambda recording: recording.round(1)),
+    ],
+)
+def test_nothing_is_read_from_a_pipe_in_a_file_s_place(copied, name, read):
+    """It could keep a reader for ever."""
+    path = copied / RECORDING / name
+    with pipe_at(path), pytest.raises(ConfigError, match="it is no regular file") as caught:
+        read(Recording.open(copied))
+    assert str(path) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("take", "says"),
+    [
+        ("", "{run} can't be attacked: it holds no recorded visible parts, as {run}/recording is missing"),
+        ("run.json", "{run}/recording/run.json is missing"),
+        ("server", "no round in {run}/recording/server has ended"),
+        (
+            "truth/client-2.npz",
+            "{run}/recording/truth holds samples of 2 participants; client-2.npz of others",
+        ),
+    ],
+)
+def test_what_is_missing_of_a_recording_is_named(copied, take, says):
+    (copied / RECORDING / take).rename(copied / "elsewhere")
+    line = refused(lambda: Recording.open(copied).participants, Code.DATA_MISSING)
+    assert says.format(run=copied) in line
+
+
+def test_the_recording_s_own_folder_is_told_from_the_run_s(copied):
+    line = refused(lambda: Recording.open(copied / RECORDING), Code.DATA_MISSING)
+    assert f"give the folder it lies in, {copied}" in line
+
+
+def test_what_desktops_and_editors_leave_is_no_recording(copied):
+    """Hidden files, and others than .npz files, are left alone."""
+    before = Recording.open(copied)
+    names = before.participants, before.clients(1)
+    for folder in ("truth", "server/round-1/updates"):
+        for name in (".DS_Store", "._client-1.npz", ".client-1.npz.swp", "client-1.npz~", "client-1.new"):
+            (copied / RECORDING / folder / name).touch()
+    assert (before.participants, before.clients(1)) == names
+    assert [update.client for update in before.round(1)[1]] == names[1]
+
+
+@pytest.mark.parametrize("name", ["client-1 (copy)", "Client-1", "\x1b[31m"])
+@pytest.mark.parametrize("folder", ["truth", "server/round-1/updates"])
+def test_a_file_that_is_named_like_no_client_s_is_refused(copied, folder, name):
+    (copied / RECORDING / folder / f"{name}.npz").touch()
+
+    def read() -> None:
+        recording = Recording.open(copied)
+        assert recording.participants
+        recording.round(1)
+
+    assert f"{name}.npz is named like no client's file" in refused(read, Code.DATA_MALFORMED)
+
+
+def rewritten(run: Path, **change: object) -> None:
+    path = run / RECORDING / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+
+def test_a_data_set_s_name_moves_no_cursor(copied):
+    """It is printed and shown, and may come from anywhere."""
+    rewritten(copied, dataset="di\x1b[2Jgits\x07 ü\u202e")
+    assert Recording.open(copied).about.dataset == r"di\x1b[2Jgits\x07 ü\u202e"
+    rewritten(copied, dataset="")
+    assert "dataset is ''" in refused(lambda: Recording.open(copied), Code.DATA_MALFORMED)
+
+
+@pytest.mark.parametrize("rate", [1e-300, 1e-10, 101])
+def test_a_learning_rate_that_no_training_has_is_refused(copied, rate):
+    """What was sent is divided by it."""
+    schedule = {"epochs": 1, "batch_size": 8, "learning_rate": rate, "momentum": 0.5}
+    rewritten(copied, schedule=schedule)
+    assert f"learning_rate is {rate}" in refused(lambda: Recording.open(copied), Code.DATA_MALFORMED)
+
+
+def test_nobody_is_told_to_unpickle(copied):
+    """As numpy does of a file that holds Python objects, or claims to."""
+    objects = np.array([{}], dtype=object)
+    path = copied / RECORDING / "truth" / "client-1.npz"
+    np.savez(path, values=objects, labels=objects)
+    line = refused(lambda: Recording.open(copied).samples("client-1"), Code.DATA_MALFORMED)
+    assert "something else than plain arrays" in line and "pickle" not in line
+    path = copied / RECORDING / "server" / "round-1" / "round.npz"
+    path.write_bytes(b"\x80\x04K\x01.")
+    line = refused(lambda: Recording.open(copied).round(1), Code.DATA_MALFORMED)
+    assert "it is no .npz file" in line and "pickle" not in line
 
 
 def plan_of(protection: Protection, blocks: tuple[tuple[str, ...], ...]) -> RoundPlan:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from math import inf
 from statistics import median
 
 from attacks.inversion.bench.cell import FULL, NONE
 from attacks.inversion.bench.hidden import hidden_shares, really_hidden
+from attacks.inversion.bench.samples import Sample, by_sample, sample_of, samples_in
 from attacks.inversion.bench.told import identities_told, labels_told
-from attacks.inversion.bench.verdict import Margins, Row, Status
+from attacks.inversion.bench.verdict import Margins, Row, Status, better
 
 NO_MEASURE = "there is no information measure to agree"
 NO_TEXT_MEASURE = "there is no measure of information for tokens"
@@ -38,8 +38,8 @@ class Judgement:
         ratio: hidden entries / all.
         finding: what follows.
         why: one clause, without a full stop.
-        median_psnr_db, worst_psnr_db: over samples, of the mask-aware attacker that did best on each;
-            None of text.
+        median_psnr_db, worst_psnr_db: over samples, of the mask-aware attacker that did best on each, in
+            the round in which it did; None of text.
         prior_psnr_db: median of what is known without the update.
         least_hidden, most_hidden: share of entries that is hidden in any update, 0 … 1; None if rows don't
             say.
@@ -114,8 +114,9 @@ def advise(rows: Sequence[Row], margins: Margins) -> list[Advice]:
     has no such measure, so no ratio of it holds. The advice is the smallest ratio from which on all ratios
     of the sweep hold. It is about the samples; that their labels are told stands beside it.
 
-    Of samples those count that were attacked under the protection in question at some ratio. A perturbation
-    without encryption has ratio 0 alone.
+    Of samples those count that were attacked under the protection in question at some ratio. In a recorded
+    run a sample is in several rounds: it is read if it is read in one, and withstood attacks if it did in
+    all. A perturbation without encryption has ratio 0 alone.
 
     Args:
         rows: as ``judged`` returns them, of all attackers.
@@ -197,7 +198,7 @@ def _labels(judgements: Sequence[Judgement]) -> str:
 
 def _judgements(rows: Sequence[Row], reference: Sequence[Row], margins: Margins) -> tuple[Judgement, ...]:
     """One per ratio of a protection; ``reference`` are the victim's rows where everything is hidden."""
-    samples = sorted({row["sample"] for row in rows})
+    samples = {int(row["sample"]): sample_of(row) for row in rows}
     reference = [row for row in reference if row["sample"] in samples]
     ratios = sorted({float(row["ratio"]) for row in rows})
     return tuple(
@@ -207,13 +208,17 @@ def _judgements(rows: Sequence[Row], reference: Sequence[Row], margins: Margins)
 
 
 def _judgement(
-    ratio: float, rows: Sequence[Row], samples: Sequence[int], reference: Sequence[Row], margins: Margins
+    ratio: float,
+    rows: Sequence[Row],
+    samples: Mapping[int, Sample],
+    reference: Sequence[Row],
+    margins: Margins,
 ) -> Judgement:
     shares = hidden_shares(rows) or (None, None)
     rows = [row for row in rows if row["aware"]]
     finding, why = _finding(rows, samples, reference, margins)
-    best = [max(values) for values in _per_sample(rows, samples, "psnr_db")]
-    known = [max(values) for values in _per_sample(rows, samples, "prior_psnr_db")]
+    best = [max(values) for values in _per_sample(rows, "psnr_db")]
+    known = [max(values) for values in _per_sample(rows, "prior_psnr_db")]
     return Judgement(
         ratio=ratio,
         finding=finding,
@@ -229,11 +234,11 @@ def _judgement(
 
 
 def _finding(
-    rows: Sequence[Row], samples: Sequence[int], reference: Sequence[Row], margins: Margins
+    rows: Sequence[Row], samples: Mapping[int, Sample], reference: Sequence[Row], margins: Margins
 ) -> tuple[Finding, str]:
     leaked = [row for row in rows if row["status"] == Status.LEAKED]
     if leaked:
-        return Finding.LEAKS, _leak(leaked, samples, margins)
+        return Finding.LEAKS, _leak(leaked, len(set(samples.values())), margins)
     told = identities_told(rows, reference, margins)
     if told:
         return Finding.LEAKS, told
@@ -253,28 +258,35 @@ def _finding(
     )
 
 
-def _leak(leaked: Sequence[Row], samples: Sequence[int], margins: Margins) -> str:
-    def gain(row: Row, name: str) -> float:
-        value, known = row.get(name), row.get(f"prior_{name}")
-        return (
-            -inf if value is None or known is None else (float(value) - float(known)) / margins.fields[name]
-        )
+def _leak(leaked: Sequence[Row], tried: int, margins: Margins) -> str:
+    """Of how many samples something was read, and what of the worst: the largest figure, as in tables.
 
-    # Words without their order are a leak, too, and shapes at the wrong brightness.
-    worst, name = max(
-        ((row, name) for row in leaked for name in margins.fields), key=lambda pair: gain(*pair)
+    In PSNR, if that shows a leak of any; shapes at the wrong brightness, and words without their order, are
+    one, too.
+    """
+    name, shown = next(
+        (name, mine)
+        for name in margins.fields
+        if (mine := [row for row in leaked if _by(row, name, margins)])
     )
-    count = len({row["sample"] for row in leaked})
-    told = {"psnr_db": "the worst at {:.1f} dB", "ssim": "the worst at {:.2f} of SSIM"} | {
-        "token_accuracy": "{:.0%} of the worst one's words at their places",
-        "bag_accuracy": "{:.0%} of the worst one's words, in any order",
-    }
-    known = {"psnr_db": "{:.1f} dB", "ssim": "{:.2f}"}.get(name, "{:.0%}")
-    return (
-        f"{worst['attacker']}, knowing the mask, reads {count} of {len(samples)} samples, "
-        f"{told[name].format(worst[name])} (known without the update: "
-        f"{known.format(worst[f'prior_{name}'])})"
-    )
+    worst = max(shown, key=lambda row: float(row[name]))
+    attacker, several = worst["attacker"], len({row["attacker"] for row in leaked}) > 1
+    who = "attackers that know the mask read" if several else f"{attacker}, knowing the mask, reads"
+    by, whose = (f" by {attacker}", f"{attacker} ") if several else ("", "")
+    value, prior = float(worst[name]), float(worst[f"prior_{name}"])
+    said, known = {
+        "psnr_db": (f"the worst{by} at {value:.1f} dB", f"{prior:.1f} dB"),
+        "ssim": (f"the worst{by} at {value:.2f} of SSIM", f"{prior:.2f}"),
+        "token_accuracy": (f"{whose}{value:.0%} of the worst one's words at their places", f"{prior:.0%}"),
+        "bag_accuracy": (f"{whose}{value:.0%} of the worst one's words, in any order", f"{prior:.0%}"),
+    }[name]
+    return f"{who} {samples_in(leaked)} of {tried} samples, {said} (known without the update: {known})"
+
+
+def _by(row: Row, name: str, margins: Margins) -> bool:
+    """Whether this figure alone shows that the row leaked."""
+    known = row.get(f"prior_{name}")
+    return known is not None and better(row, {name: known}, margins)
 
 
 def _is_text(rows: Sequence[Row]) -> bool:
@@ -291,15 +303,18 @@ def _informed(rows: Sequence[Row], reference: Sequence[Row], margins: Margins) -
             yield row
 
 
-def _doubt(rows: Sequence[Row], samples: Sequence[int], reference: Sequence[Row]) -> str:
+def _doubt(rows: Sequence[Row], samples: Mapping[int, Sample], reference: Sequence[Row]) -> str:
     """Why nothing follows from the fact that nothing leaked; empty if something does."""
+    tried = len(set(samples.values()))
     diverged = [row for row in rows if row["status"] == Status.DIVERGED]
     if diverged:
-        return f"{diverged[0]['attacker']} diverged on {len(diverged)} samples"
+        attacker = diverged[0]["attacker"]
+        count = samples_in(row for row in diverged if row["attacker"] == attacker)
+        return f"{attacker} diverged on {count} of {tried} samples"
     able = {row["sample"] for row in rows if row["status"] == Status.RESISTED}
-    if not able.issuperset(samples):
-        missing = len(set(samples) - able)
-        return f"no attacker that read them in the clear was tried on {missing} of {len(samples)} samples"
+    missing = {sample for number, sample in samples.items() if number not in able}
+    if missing:
+        return f"no attacker that read them in the clear was tried on {len(missing)} of {tried} samples"
     if _is_text(rows):
         return NO_TEXT_MEASURE
     known, prior = _information(rows), _information(reference)
@@ -310,11 +325,9 @@ def _information(rows: Sequence[Row]) -> dict[int, float]:
     return {row["sample"]: row["psnr_pred_db"] for row in rows if row.get("psnr_pred_db") is not None}
 
 
-def _per_sample(rows: Sequence[Row], samples: Sequence[int], name: str) -> Iterator[list[float]]:
-    for sample in samples:
-        values = [row[name] for row in rows if row["sample"] == sample and row.get(name) is not None]
-        if values:
-            yield values
+def _per_sample(rows: Sequence[Row], name: str) -> list[list[float]]:
+    known = by_sample(row for row in rows if row.get(name) is not None)
+    return [[float(row[name]) for row in mine] for mine in known]
 
 
 def _of(rows: Sequence[Row], victim: str, significance: str, perturb: str = "") -> list[Row]:

@@ -18,6 +18,18 @@ DEFAULT_OUT = "runs/leak"
 _NAMING = ("layers=", "statistics=")
 _OF_A_RUN = ("attacker", "naive", "aware", "labels", "rounds", "effort", "restarts", "processes", "seed")
 """What can be chosen of an attack on a run that took place."""
+_RECORDED = "that is as the run recorded it"
+_WHY_NOT = {
+    "samples": "choose recorded updates by --from-client and --from-round",
+    "batch": "it is as the run's own --batch-size was",
+    "clients": "it is of a sweep's table of costs; --from-client says whose updates are attacked",
+    "candidates": "whose samples they are among others' is not asked of a recorded run",
+    "device": "a recorded run is attacked on the processor; --processes says how many at once",
+    "ray": "a recorded run is attacked on this machine; --processes says how many at once",
+}
+"""Of what can't be chosen, where that is not because it was recorded."""
+MOST_DIGITS = 9
+"""Of a round's number; no federation has a thousand million rounds."""
 _NOT_GIVEN = (None, ())
 """Values of flags that were left out."""
 _LISTS = ("victim", "significance", "attacker", "perturb", "ratio")
@@ -60,26 +72,25 @@ def trial_of(flags: Mapping[str, Any], *, clients: Sequence[str], rounds: Sequen
     Raises:
         ConfigError: CONFIG_INVALID, naming what has no meaning with a recorded run or is out of range.
     """
-    beside = [
-        f"--{name.replace('_', '-')}"
-        for name, value in flags.items()
-        if name not in _OF_A_RUN and value not in _NOT_GIVEN
-    ]
+    beside = [name for name, value in flags.items() if name not in _OF_A_RUN and value not in _NOT_GIVEN]
     if beside:
+        named: dict[str, list[str]] = {}
+        for name in beside:
+            named.setdefault(_WHY_NOT.get(name, _RECORDED), []).append(f"--{name.replace('_', '-')}")
         raise ConfigError(
             Code.CONFIG_INVALID,
-            f"{', '.join(beside)} can't be given with --from: what the run recorded decides that",
+            "; ".join(
+                f"{', '.join(names)} can't be given with --from: {why}" for why, names in named.items()
+            ),
         )
     given = _given(flags)
     config = parse_toml(SweepConfig, given)
     numbers = _several("from-round", rounds) if rounds else ()
-    if not all(number.isdecimal() for number in numbers):
-        raise ConfigError(Code.CONFIG_INVALID, f"rounds are {', '.join(numbers)}; they must be whole numbers")
     return Trial(
         attackers=config.attacker if "attacker" in given else ATTACKERS,
         knowledge=config.knowledge,
         clients=_several("from-client", clients) if clients else None,
-        rounds=[int(number) for number in numbers] or None,
+        rounds=[_round(number) for number in numbers] or None,
         together=config.rounds,
         labels_known=given.get("labels") == "known",
         budget=Budget(effort=config.effort, restarts=config.restarts),
@@ -145,9 +156,18 @@ def _several(name: str, items: Sequence[str]) -> tuple[str, ...]:
     found = split(items, _CONTINUES.get(name, lambda _before, _part: False))
     if not found:
         raise ConfigError(
-            Code.CONFIG_INVALID, f"{name} is {','.join(items)!r}; it must name at least one, or be left out"
+            Code.CONFIG_INVALID,
+            f"{name} is {','.join(items)!r:.60}; it must name at least one, or be left out",
         )
     return found
+
+
+def _round(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS and int(text)):
+        raise ConfigError(
+            Code.CONFIG_INVALID, f"--from-round is {text!r:.60}; rounds are 1, 2, 3, … with commas between"
+        )
+    return int(text)
 
 
 def _ratio(text: str) -> float:

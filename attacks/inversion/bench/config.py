@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from attacks.inversion.bench.cell import Setting
+from secagg.simulation.config import LearningRate
 
 FASHION, DIGITS = "fashion-mnist", "digits"
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
@@ -82,7 +83,7 @@ class SweepConfig(BaseModel):
     rounds: Annotated[int, Field(ge=1, le=1000)] = 1
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
     steps: Annotated[int, Field(ge=1, le=1000)] = 1
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
+    learning_rate: LearningRate = 0.01
     pretrain: Annotated[int, Field(ge=0, le=1000)] = 0
     tokens: Annotated[int, Field(ge=3, le=512)] = 16
     perturb: Annotated[tuple[str, ...], Field(strict=False)] = ()

@@ -66,7 +66,8 @@ class Crew(Protocol[CellT, OutcomeT]):
 
 
 class Processes(Generic[CellT, OutcomeT]):
-    """A crew of processes with one thread each; one that dies costs its cell, and another is started.
+    """A crew of processes with one thread each; one that dies costs the cell it plays, if any,
+    and another is started.
 
     Args:
         count: how many, at least 1.
@@ -119,30 +120,40 @@ class Processes(Generic[CellT, OutcomeT]):
                     told(cell)
 
     def _hand_out(self, waiting: deque[CellT]) -> None:
-        while len(self._busy) < min(self._count, len(self._busy) + len(waiting)):
-            self._start()
-        for connection, cell in self._busy.items():
-            if cell is None and waiting:
+        while waiting:
+            idle = next((connection for connection, cell in self._busy.items() if cell is None), None)
+            if idle is None and len(self._busy) == self._count:
+                return
+            connection = idle or self._start()
+            try:
+                connection.send(waiting[0])
+            except OSError:  # its process died since its last cell: another one plays this
+                self._bury(connection)
+            else:
                 self._busy[connection] = waiting.popleft()
-                connection.send(self._busy[connection])
 
-    def _start(self) -> None:
+    def _start(self) -> Connection:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, self._player), daemon=True)
         with one_thread():
             process.start()
         theirs.close()
         self._busy[ours], self._processes[ours] = None, process
+        return ours
+
+    def _bury(self, connection: Connection) -> int | None:
+        """Forget a process that died; its exit code."""
+        process = self._processes.pop(connection)
+        del self._busy[connection]
+        connection.close()
+        process.join()
+        return process.exitcode
 
     def _event(self, connection: Connection, cell: CellT) -> Ended[CellT, OutcomeT] | _Step:
         try:
             event: Ended[CellT, OutcomeT] | _Step = connection.recv()
-        except (EOFError, ConnectionResetError):
-            process = self._processes.pop(connection)
-            process.join()
-            del self._busy[connection]
-            connection.close()
-            return Ended(cell, None, f"its process ended with code {process.exitcode}")
+        except (EOFError, OSError):  # the latter in the midst of what it was sending
+            return Ended(cell, None, f"its process ended with code {self._bury(connection)}")
         if isinstance(event, Ended):
             self._busy[connection] = None
         return event
@@ -192,7 +203,7 @@ def _work(connection: Connection, player: Player[CellT, OutcomeT] | TellingPlaye
     while True:
         try:
             cell: CellT = connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return
         event = played(play, cell)
         try:

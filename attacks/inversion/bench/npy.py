@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from secagg.array_file import plain_complaint
+
 
 def bytes_of(array: NDArray[Any]) -> bytes:
     """The content of a ``.npy`` file."""
@@ -25,6 +27,8 @@ def array_of(data: bytes) -> NDArray[Any]:
     """
     try:
         found: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(plain_complaint(error)) from None
     except (TypeError, SyntaxError, TokenError, MemoryError, OverflowError) as error:
         # Of a header that says nothing, or more than there is memory for.
         raise ValueError(f"no .npy header: {error}") from None

@@ -19,7 +19,7 @@ from attacks.inversion.bench.verdict import Margins, Row
 from attacks.inversion.data import TEXTS, load_source
 from attacks.inversion.report.content import Findings, page_of
 from attacks.inversion.report.galleries import Decoder, Pictures
-from attacks.inversion.report.page import write_page
+from attacks.inversion.report.page import Answer, write_page
 from secagg.simulation.result import machine, versions
 
 
@@ -71,6 +71,7 @@ def write_run_page(
     margins: Margins,
     pictures: Pictures = (),
     facts: Sequence[str],
+    answer: Answer | None = None,
     out: Path,
     command: str,
 ) -> Path:
@@ -81,6 +82,7 @@ def write_run_page(
         rows, advice, margins: as in ``result.json``.
         pictures: each of one sample, whose number is its cell's update.
         facts: what was attacked, a line each.
+        answer: what follows where no mask was judged, and there is no advice.
         out: folder.
         command: as called.
     """
@@ -94,6 +96,7 @@ def write_run_page(
                 pictures=pictures,
                 costs=(),
                 facts=facts,
+                answer=answer,
                 command=command,
                 made_with=made_with(),
             )

@@ -21,8 +21,8 @@ from secagg.errors import Code, ConfigError
 STORE_FILE = "cells.sqlite3"
 STORE_VERSION = 1
 """Of the file's form."""
-PRIVATE = 0o700
-"""Permissions of a folder that is made for cells."""
+PRIVATE, PRIVATE_FILE = 0o700, 0o600
+"""Permissions of a folder that is made for cells, and of files."""
 ORIGINAL, MEAN, RECONSTRUCTION = "original", "mean", "reconstruction"
 """Kinds of pictures."""
 _TABLES = (
@@ -57,7 +57,8 @@ class Store:
     Whatever reads it raises ConfigError, DATA_MALFORMED, for what is damaged, naming the file and the cell.
 
     Args:
-        folder: where it is; made if it is missing, for its owner alone: it holds the samples themselves.
+        folder: where it is; made if it is missing. Folder and file are for their owner alone: the file holds
+            the samples themselves.
 
     Raises:
         ConfigError: DATA_MALFORMED if what is there under its name is no such file.
@@ -66,10 +67,15 @@ class Store:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         path = self._path = folder / STORE_FILE
+        if path.exists() and not path.is_file():
+            raise _foreign(path, "it is no regular file")
         try:
+            # What SQLite puts beside the file gets the file's permissions.
+            path.touch(mode=PRIVATE_FILE)
+            path.chmod(PRIVATE_FILE)
             # Another sweep may be writing to it.
             self._database = sqlite3.connect(path, timeout=60)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise _foreign(path, error) from None
         try:
             self._database.execute("PRAGMA journal_mode = WAL")
@@ -97,9 +103,13 @@ class Store:
         self._database.close()
 
     def add(self, cell: Cell, outcome: Outcome) -> None:
-        """Keep a cell that has ended; on disk when this returns."""
+        """Keep a cell that has ended; on disk when this returns.
+
+        Raises:
+            ConfigError: CONFIG_INVALID if the file is gone or the disk is full.
+        """
         rows = json.dumps([dict(row) for row in outcome.rows])
-        with self._database:
+        with self._written():
             self._database.execute(
                 "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?)",
                 (cell.key, json.dumps(asdict(cell)), rows, outcome.seconds, time.time()),
@@ -132,7 +142,7 @@ class Store:
         for key, cell, rows, seconds in self._found(
             "SELECT key, cell, rows, seconds FROM cells ORDER BY ended"
         ):
-            with self._whole(f"cell {key}"):
+            with self.whole(f"cell {key}"):
                 outcome = Outcome(rows=[_object(row) for row in _list(rows)], seconds=float(seconds))
                 ended.append((cell_of(_object(json.loads(cell))), outcome))
         return ended
@@ -143,8 +153,8 @@ class Store:
         return next((self._picture(cell.key, data) for (data,) in found), None)
 
     def add_cost(self, key: str, row: Mapping[str, Any]) -> None:
-        """Keep what encryption costs in one setting."""
-        with self._database:
+        """Keep what encryption costs in one setting; raises as ``add``."""
+        with self._written():
             self._database.execute("INSERT OR REPLACE INTO costs VALUES (?, ?)", (key, json.dumps(dict(row))))
 
     def cost(self, key: str) -> dict[str, Any] | None:
@@ -153,28 +163,53 @@ class Store:
         return next((self._cost(key, row) for (row,) in found), None)
 
     def _found(self, query: str, *values: str) -> Iterator[tuple[Any, ...]]:
-        with self._whole("a table"):
+        with self.whole("a table"):
             # Not by ``yield from``, which would close the cursor, perhaps after the file.
             for row in self._database.execute(query, values):  # noqa: UP028
                 yield row
 
     def _picture(self, key: str, data: bytes) -> Picture:
-        with self._whole(f"a picture of cell {key}"):
+        with self.whole(f"a picture of cell {key}"):
             picture = array_of(data)
             if picture.dtype.kind not in "fiu":
                 raise ValueError(f"it holds {picture.dtype}")
         return picture
 
     def _cost(self, key: str, row: str) -> dict[str, Any]:
-        with self._whole(f"the cost of {key!r}"):
+        with self.whole(f"the cost of {key!r}"):
             return _object(json.loads(row))
 
     @contextmanager
-    def _whole(self, what: str) -> Iterator[None]:
-        """What is read here must be what was written."""
+    def _written(self) -> Iterator[None]:
+        """One transaction."""
+        if not self._path.exists():  # SQLite would go on in a file that has no name any more
+            raise self._unwritable("somebody has removed it")
+        try:
+            with self._database:
+                yield
+        except sqlite3.Error as error:
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, why: object) -> ConfigError:
+        return ConfigError(
+            Code.CONFIG_INVALID,
+            f"{self._path} can't be written to: {why}; what is in it stays, and the same command goes on "
+            "from there",
+        )
+
+    @contextmanager
+    def whole(self, what: str) -> Iterator[None]:
+        """What is read within must be what was written; ``what`` names it where it isn't."""
         try:
             yield
-        except (ValueError, TypeError, KeyError, RecursionError, sqlite3.DatabaseError) as error:
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            OverflowError,
+            RecursionError,
+            sqlite3.DatabaseError,
+        ) as error:
             raise ConfigError(
                 Code.DATA_MALFORMED,
                 f"{self._path}: {what} is damaged ({error}); give another --out, or delete this folder",

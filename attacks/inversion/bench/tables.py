@@ -14,6 +14,7 @@ from attacks.inversion.bench.advice import Advice
 from attacks.inversion.bench.cell import FULL, NONE
 from attacks.inversion.bench.hidden import hidden_shares, really_hidden
 from attacks.inversion.bench.names import HEADING, shortened
+from attacks.inversion.bench.samples import counted, statuses
 from attacks.inversion.bench.told import labels_counted
 from attacks.inversion.bench.verdict import ABLE, Margins, Row, Status
 from secagg.overhead.table import titled
@@ -60,11 +61,13 @@ def print_advice(advice: Sequence[Advice], console: Console) -> None:
 def _groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
     """A table's title and rows: references first, then one table per way to choose and perturb."""
     found: dict[tuple[str, str, str], list[Row]] = {}
+    anybody_knows = any(row["aware"] for row in rows)
     for row in rows:
-        if row["significance"] in (NONE, FULL) and not row["perturb"]:
-            # Where nothing is hidden, or everything, there is no mask to know.
-            if row["aware"] or not any(other["aware"] for other in rows):
-                found.setdefault((row["victim"], ", ", row["dataset"]), []).append(row)
+        unmasked = row["significance"] in (NONE, FULL)
+        if unmasked and anybody_knows and not row["aware"]:
+            continue  # where nothing is hidden, or everything, there is no mask to know
+        if unmasked and not row["perturb"]:
+            found.setdefault((row["victim"], ", ", row["dataset"]), []).append(row)
             continue
         name = row["significance"] + (f" + {row['perturb']}" if row["perturb"] else "")
         found.setdefault((row["victim"], ": ", name), []).append(row)
@@ -102,8 +105,8 @@ def _attacks(title: str, rows: Sequence[Row], *, text: bool) -> Table:
 
 
 def _figures(rows: Sequence[Row], bound: str, *, text: bool) -> list[str]:
-    told = [bool(row["identified"]) for row in rows if row["identified"] is not None]
-    unsure = sum(row["status"] in (Status.INCONCLUSIVE, Status.DIVERGED, Status.UNSUITED) for row in rows)
+    ended = statuses(rows)
+    unsure = sum(one in (Status.INCONCLUSIVE, Status.DIVERGED, Status.UNSUITED) for one in ended)
 
     def spread(name: str, digits: int, scale: float = 1) -> str:
         return _spread([scale * row[name] for row in rows if row[name] is not None], digits)
@@ -111,9 +114,9 @@ def _figures(rows: Sequence[Row], bound: str, *, text: bool) -> list[str]:
     main = [spread("token_accuracy", 1, 100), spread("bag_accuracy", 1, 100)]
     return [
         *(main if text else [spread("psnr_db", 1), spread("ssim", 2)]),
-        f"{sum(told)}/{len(told)}" if told else "",
+        counted(rows, "identified"),
         labels_counted(rows),
-        f"{unsure}/{len(rows)}" if unsure else "",
+        f"{unsure}/{len(ended)}" if unsure else "",
         *([] if text else [spread(bound, 0)]),
     ]
 

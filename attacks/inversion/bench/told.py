@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from statistics import mean
 
 from attacks.inversion.bench.chance import beyond_chance
+from attacks.inversion.bench.samples import by_round, counted, sample_of, samples_in
 from attacks.inversion.bench.verdict import Margins, Row
 
 CANDIDATES = 100
 """Among which samples are to be found, where rows don't say: as by default in a sweep."""
 BY_MASK, BY_UPDATE = "which entries are hidden", "what is visible"
 _WAYS = {BY_MASK: "label_from_mask", BY_UPDATE: "label_from_update"}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Told:
+    """Samples that something tells in one round.
+
+    Args:
+        share: hits / tries.
+        hits: samples that are told.
+        tries: samples that were tried.
+        known: different samples of all rounds; as many as ``tries`` where there is but one round.
+    """
+
+    share: float
+    hits: int
+    tries: int
+    known: int = field(compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.hits} of {self.tries} samples{' of one round' if self.tries < self.known else ''}"
 
 
 def labels_told(rows: Sequence[Row], margins: Margins) -> str:
@@ -21,23 +44,17 @@ def labels_told(rows: Sequence[Row], margins: Margins) -> str:
         rows: of attackers who know the mask, under one protection.
         margins: whose ``chance`` says what luck explains.
     """
-    counted = [(way, *_labels(rows, field)) for way, field in _WAYS.items()]
-    for attacker in dict.fromkeys(str(row["attacker"]) for row in rows):
-        mine = [row for row in rows if row["attacker"] == attacker]
-        counted.append((attacker, *_labels(mine, "label_correct")))
-    told = [
-        (way, hits, tries)
-        for way, hits, tries, chance in counted
-        if tries and beyond_chance(hits, tries, chance, level=margins.chance)
-    ]
-    if not told:
+    rows = [row for row in rows if row.get("label_chance") is not None]
+    found = {way: _told(rows, name, margins) for way, name in _WAYS.items()}
+    for attacker, mine in _by_attacker(rows):
+        found[attacker] = _told(mine, "label_correct", margins)
+    most = max((told for told in found.values() if told), default=None)
+    if most is None:
         return ""
-    most = max(hits / tries for _, hits, tries in told)
-    best = [one for one in told if one[1] / one[2] == most]
+    best = [way for way, told in found.items() if told == most]
     # Attackers infer labels from the same two: where these say as much, they are the reason.
-    ways = [way for way, _, _ in best if way in _WAYS] or [way for way, _, _ in best]
-    _, hits, tries = best[0]
-    return f"labels are told for {hits} of {tries} samples by {' and by '.join(ways)}"
+    ways = [way for way in best if way in _WAYS] or best
+    return f"labels are told for {most} by {' and by '.join(ways)}"
 
 
 def identities_told(rows: Sequence[Row], reference: Sequence[Row], margins: Margins) -> str:
@@ -48,17 +65,21 @@ def identities_told(rows: Sequence[Row], reference: Sequence[Row], margins: Marg
         reference: of updates of the same samples that are hidden whole.
         margins: whose ``chance`` says what luck explains.
     """
-    usual = max((hits / tries for _, hits, tries in _identified(reference)), default=0.0)
+    shares = (
+        mean(bool(row["identified"]) for row in one)
+        for _, mine in _by_attacker(reference)
+        for one in _rounds(mine, "identified")
+    )
+    usual = max(shares, default=0.0)
     chance = max(usual, 1 / min((row.get("candidates") or CANDIDATES for row in rows), default=CANDIDATES))
-    told = [
-        (hits / tries, attacker, hits, tries)
-        for attacker, hits, tries in _identified(rows)
-        if beyond_chance(hits, tries, chance, level=margins.chance)
-    ]
-    if not told:
+    found = {
+        attacker: _told(mine, "identified", margins, chance=chance) for attacker, mine in _by_attacker(rows)
+    }
+    most = max((told for told in found.values() if told), default=None)
+    if most is None:
         return ""
-    _, attacker, hits, tries = max(told)
-    return f"{attacker}, knowing the mask, tells {hits} of {tries} samples from the candidates"
+    attacker = max(name for name, told in found.items() if told == most)
+    return f"{attacker}, knowing the mask, tells {most} from the candidates"
 
 
 def labels_counted(rows: Sequence[Row]) -> str:
@@ -75,30 +96,39 @@ def labels_counted(rows: Sequence[Row]) -> str:
         columns[0].append("label_from_update")
     else:
         columns.pop()
-    counts = [next(filter(None, (_share(rows, field) for field in fields)), "") for fields in columns]
+    counts = [next(filter(None, (counted(rows, field) for field in fields)), "") for fields in columns]
     return " / ".join(count or "–" for count in counts) if any(counts) else ""
 
 
-def _share(rows: Sequence[Row], field: str) -> str:
-    found = {row["sample"]: bool(row[field]) for row in rows if row.get(field) is not None}
-    return f"{sum(found.values())}/{len(found)}" if found else ""
+def _told(rows: Sequence[Row], name: str, margins: Margins, *, chance: float | None = None) -> _Told | None:
+    """The round in which most samples are told; None if luck explains every round.
+
+    A sample counts once in a test. What tells it in one round is likely to in the next, so its rounds are no
+    independent trials and are never summed. Each round is tested by itself instead, at its share of the
+    level: that luck passes in any of them is no likelier than the level, however they hang together.
+
+    Args:
+        name: of a row's field, true of a sample that is told; rows where it is None are left out.
+        chance: probability of each hit by luck; None for the mean of rows' ``label_chance``.
+    """
+    rounds = _rounds(rows, name)
+    known, beyond = samples_in(chain(*rounds)), []
+    for mine in rounds:
+        hits = sum(bool(row[name]) for row in mine)
+        usual = mean(float(row["label_chance"]) for row in mine) if chance is None else chance
+        if beyond_chance(hits, len(mine), usual, level=margins.chance / len(rounds)):
+            beyond.append(_Told(hits / len(mine), hits, len(mine), known))
+    return max(beyond, default=None)
 
 
-def _labels(rows: Sequence[Row], field: str) -> tuple[int, int, float]:
-    """How many were right, of how many samples, and what is right by chance."""
-    found = {
-        row["sample"]: (bool(row[field]), float(row["label_chance"]))
-        for row in rows
-        if row.get(field) is not None and row.get("label_chance") is not None
-    }
-    hits = sum(hit for hit, _ in found.values())
-    return hits, len(found), mean(chance for _, chance in found.values()) if found else 1.0
+def _rounds(rows: Sequence[Row], name: str) -> list[list[Row]]:
+    """Per round one row of each sample, where the field is known."""
+    known = by_round(row for row in rows if row.get(name) is not None)
+    return [list({sample_of(row): row for row in mine}.values()) for mine in known]
 
 
-def _identified(rows: Sequence[Row]) -> Iterator[tuple[str, int, int]]:
-    found: dict[str, list[bool]] = {}
+def _by_attacker(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    found: dict[str, list[Row]] = {}
     for row in rows:
-        if row.get("identified") is not None:
-            found.setdefault(str(row["attacker"]), []).append(bool(row["identified"]))
-    for attacker, hits in found.items():
-        yield attacker, sum(hits), len(hits)
+        found.setdefault(str(row["attacker"]), []).append(row)
+    return list(found.items())

@@ -22,6 +22,7 @@ class Findings:
     Args:
         rows: as ``judged`` returns them.
         advice: of ``advise``.
+        answer: what to do where no advice says it, as no mask was judged; above the advice.
         margins: what both were made with.
         pictures: every cell with a function that gets a picture of it by kind, None if there is none.
         costs: per ratio flat figures of the CKKS engine: ``ratio, bytes_up, seal_ms, …``.
@@ -40,6 +41,7 @@ class Findings:
     command: str
     made_with: str
     decode: Decoder | None = None
+    answer: Answer | None = None
     title: str = field(default="What does encrypting a part of the update leak?")
 
 
@@ -48,7 +50,7 @@ def page_of(found: Findings) -> Page:
     return Page(
         title=found.title,
         facts=found.facts,
-        answers=[_answer(advice) for advice in found.advice],
+        answers=[*([found.answer] if found.answer else []), *map(_answer, found.advice)],
         figures=figures(found.rows),
         galleries=galleries(found.rows, found.pictures, found.decode),
         gallery_note="Of every sample the original and what one attacker made of it, by the share of "

@@ -10,7 +10,7 @@ from attacks.inversion.bench.hidden import hidden_shares, really_hidden
 from attacks.inversion.bench.names import COLUMN, HEADING, shortened
 from attacks.inversion.bench.verdict import Row
 from attacks.inversion.report.curves import Line, Panel, curves_svg, percent
-from attacks.inversion.report.grouping import choices, knowledge, middle, names, ratios, values
+from attacks.inversion.report.grouping import by_knowledge, choices, knowledge, middle, names, ratios, values
 from attacks.inversion.report.page import DrawnFigure
 
 PREDICTED = "information bound"
@@ -73,12 +73,11 @@ def _panel(rows: Sequence[Row], attacker: str, field: str, unit: str, played: Se
     for place, choice in enumerate(choices(rows)):
         mine = [row for row in here if choice.holds(row)]
         name = shortened(choice.label, COLUMN)
-        for aware, style in ((True, "-"), (False, "--")):
-            seen = [row for row in mine if bool(row["aware"]) == aware]
+        for aware, seen in by_knowledge(mine):
             points, band = _curve(seen, field, played)
             if points:
-                label = f"{name}, {knowledge(aware=aware)}"
-                shade = band if aware else ()
+                label = name if aware is None else f"{name}, {knowledge(aware=aware)}"
+                style, shade = ("--", ()) if aware is False else ("-", band)
                 lines.append(Line(label=label, colour=place, style=style, points=points, band=shade))
         if field == "psnr_db":
             points, _ = _curve(mine, "psnr_pred_db", played)
@@ -88,7 +87,7 @@ def _panel(rows: Sequence[Row], attacker: str, field: str, unit: str, played: Se
     usual = "usual words" if field == "token_accuracy" else "mean image"
     levels = [(usual, middle(rows, f"mean_{field}")), ("everything hidden", middle(hidden, field))]
     shown = [(label, height) for label, height in levels if isfinite(height)]
-    return Panel(title=shortened(attacker, HEADING), unit=unit, lines=lines, levels=shown)
+    return Panel(title=shortened(attacker, COLUMN), unit=unit, lines=lines, levels=shown)
 
 
 def _curve(

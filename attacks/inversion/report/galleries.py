@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from attacks.inversion.bench.cell import FULL, NONE, Cell
-from attacks.inversion.bench.names import HEADING, shortened
+from attacks.inversion.bench.names import COLUMN, HEADING, shortened
 from attacks.inversion.bench.store import ORIGINAL, RECONSTRUCTION, Picture
 from attacks.inversion.bench.verdict import Row
 from attacks.inversion.report.curves import percent
@@ -25,14 +25,14 @@ _Found = Mapping[_Place, tuple[Picture | None, Picture | None]]
 
 
 def galleries(rows: Sequence[Row], pictures: Pictures, decode: Decoder | None) -> list[Gallery]:
-    """One per victim, way to choose entries, attacker and knowledge; the first is open."""
+    """One per victim, way to choose entries, attacker and knowledge of a mask; the first is open."""
     found, figures = _samples(pictures), {_place_of(row): row for row in rows}
     made = []
     for victim in names(rows, "victim"):
         here = [row for row in rows if row["victim"] == victim]
         for choice in choices(here):
             for attacker in names(here, "attacker"):
-                for aware in (True, False):
+                for aware in (True, False) if choice.masked else (True,):
                     gallery = _gallery(here, victim, choice, attacker, aware, found, figures, decode)
                     if gallery is not None:
                         made.append(gallery)
@@ -100,9 +100,10 @@ def _gallery(
                 line.append(_EMPTY)
                 continue
             truth, made = found[place]
+            row = next((figures[one] for one in places if one in figures), None)
             if original is None and truth is not None:
-                original = _cell(victim, truth, "", f"sample {sample}", decode)
-            row = figures.get(place)
+                whose = _whose(sample, row)
+                original = _cell(victim, truth, whose, whose, decode)
             line.append(
                 _EMPTY if made is None else _cell(victim, made, _caption(row), f"at {percent(ratio)}", decode)
             )
@@ -113,10 +114,14 @@ def _gallery(
     if all(cell is _EMPTY for line in lines for cell in line[inner]):
         return None
     heads = ["original", *(percent(ratio) for _, ratio in columns[:-1]), "all hidden"]
-    title = (
-        f"{shortened(victim, HEADING)}, {shortened(choice.label, HEADING)}: {shortened(attacker, HEADING)}"
-    )
-    return Gallery(title=f"{title} that {knowledge(aware=aware)}", columns=heads, rows=lines)
+    title = shortened(victim, HEADING)
+    # Of a run whose updates had no mask the heads say it all.
+    if choice.masked or choice.perturb:
+        title += f", {shortened(choice.label, HEADING)}"
+    title += f": {shortened(attacker, HEADING)}"
+    if choice.masked:
+        title += f" that {knowledge(aware=aware)}"
+    return Gallery(title=title, columns=heads, rows=lines)
 
 
 def _cell(victim: str, sample: Picture, caption: str, alt: str, decode: Decoder | None) -> GalleryCell:
@@ -125,6 +130,14 @@ def _cell(victim: str, sample: Picture, caption: str, alt: str, decode: Decoder 
     if sample.ndim != 3:
         return GalleryCell(text=" ".join(f"{value:.2f}" for value in sample.reshape(-1)[:8]), caption=caption)
     return GalleryCell(picture=data_uri(sample), caption=caption, alt=alt)
+
+
+def _whose(sample: int, row: Row | None) -> str:
+    """What finds the sample among the rows; of a recorded run also whose it is, and in which round."""
+    number = f"sample {sample}"
+    if row is None or row.get("client") is None:
+        return number
+    return f"{shortened(str(row['client']), COLUMN)}, round {row['round']}, {number}"
 
 
 def _caption(row: Row | None) -> str:

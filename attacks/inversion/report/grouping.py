@@ -25,12 +25,19 @@ class Choice:
         """For people."""
         if self.significance == NONE:
             return f"{self.perturb} alone" if self.perturb else "nothing encrypted"
+        if self.significance == FULL:
+            return "everything encrypted"
         return f"{self.significance} + {self.perturb}" if self.perturb else self.significance
 
+    @property
+    def masked(self) -> bool:
+        """True if there is a mask to know: some entries are hidden, and others aren't."""
+        return self.significance not in (NONE, FULL)
+
     def holds(self, row: Row) -> bool:
-        """True of its own rows, and of those where everything travels in the clear: its ratio 0."""
+        """True of its own rows, and for a mask of those where nothing is hidden: its ratio 0."""
         own = (row["significance"], row["perturb"]) == (self.significance, self.perturb)
-        return own or (row["significance"] == NONE and row["perturb"] == self.perturb)
+        return own or (self.masked and (row["significance"], row["perturb"]) == (NONE, self.perturb))
 
 
 def names(rows: Sequence[Row], field: str) -> list[str]:
@@ -66,6 +73,19 @@ def middle(rows: Iterable[Row], field: str) -> float:
     """A field's median; NaN if no row has a number there."""
     found = values(rows, field)
     return median(found) if found else nan
+
+
+def by_knowledge(rows: Sequence[Row]) -> list[tuple[bool | None, list[Row]]]:
+    """Rows by whether their attacker knows the mask: those that do first; nobody's are left out.
+
+    Where nothing is hidden, or everything, there is no mask, and what was played once may stand in rows of
+    both kinds: it is there once, under None.
+    """
+    kinds = [(aware, [row for row in rows if bool(row["aware"]) is aware]) for aware in (True, False)]
+    found: list[tuple[bool | None, list[Row]]] = [(aware, mine) for aware, mine in kinds if mine]
+    if all(row["significance"] in (NONE, FULL) for row in rows):
+        return [(None, mine) for _, mine in found[:1]]
+    return found
 
 
 def knowledge(*, aware: bool) -> str:

@@ -18,7 +18,8 @@ class Answer:
     """What a deployment should do.
 
     Args:
-        kind: ``ratio`` (a share suffices), ``none`` (none does) or ``inconclusive``.
+        kind: ``ratio`` (a share suffices), ``none`` (none does), ``whole`` (everything was encrypted) or
+            ``inconclusive``.
         text: in one sentence.
         reasons: why, a paragraph each.
     """

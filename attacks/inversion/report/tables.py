@@ -2,64 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from math import isfinite, nan
 
+from attacks.inversion.bench.cell import FULL, NONE
 from attacks.inversion.bench.hidden import hidden_shares, really_hidden
 from attacks.inversion.bench.names import COLUMN, shortened
+from attacks.inversion.bench.samples import counted, statuses
 from attacks.inversion.bench.told import labels_counted
 from attacks.inversion.bench.verdict import Row, Status
 from attacks.inversion.report.curves import percent
-from attacks.inversion.report.grouping import choices, middle, names, ratios, values
+from attacks.inversion.report.grouping import Choice, by_knowledge, choices, middle, names, ratios, values
 from attacks.inversion.report.page import Table, TableCell
 
 _MARKS = {Status.LEAKED: "bad", Status.INCONCLUSIVE: "unsure", Status.DIVERGED: "unsure"}
 
 
+_KNOWS = {True: "yes", False: "no", None: "–"}
+
+
 def leak_table(rows: Sequence[Row]) -> Table:
-    """A line per victim, way to choose entries, ratio, attacker and knowledge."""
-    lines = []
-    for victim in names(rows, "victim"):
-        here = [row for row in rows if row["victim"] == victim]
-        for choice in choices(here):
-            for ratio in ratios(here):
-                for attacker in names(here, "attacker"):
-                    for aware in (True, False):
-                        mine = [
-                            row
-                            for row in here
-                            if choice.holds(row)
-                            and row["ratio"] == ratio
-                            and row["attacker"] == attacker
-                            and bool(row["aware"]) == aware
-                        ]
-                        if mine:
-                            lines.append(
-                                [
-                                    *map(_name, (victim, choice.label)),
-                                    _text(_asked(ratio, mine)),
-                                    _name(attacker),
-                                    _text("yes" if aware else "no"),
-                                    *_figures(mine, rows),
-                                ]
-                            )
+    """A line per victim, way to choose entries, ratio, attacker and knowledge; once where there's no mask."""
+    several = len({row.get("round") for row in rows}) > 1
     return Table(
         title="What leaked",
         note="Medians over the samples, and the worst one (the largest: it leaked most). Known: the median "
         "of what can be had without the update. Predicted: the information measure. Words: in any order. "
         "Labels: told by the attack, or by the last layer where attacks are given them / by which entries "
         "are hidden. "
-        "Told: the share of samples that are the nearest to their reconstruction among all candidates. "
+        "Told: samples that are the nearest to their reconstruction among all candidates. "
         "Inconclusive: the attacker does not read this sample in the clear either, so that its failure says "
-        "nothing.",
+        "nothing." + (_ROUNDS if several else ""),
         heads=[
             *("victim", "chosen by", "encrypted", "attacker", "knows mask"),
             *(head for field, heads in _SIMILARITIES.items() if values(rows, field) for head in heads),
             *("labels", "told", "status"),
         ],
-        rows=lines,
+        rows=list(_lines(rows)),
         names=5,
     )
+
+
+_ROUNDS = (
+    " A sample is in several rounds: medians are over all of them, counts are of different samples. One is "
+    "told or leaked if it is in any round; it resisted if it did in all."
+)
+
+
+def _lines(rows: Sequence[Row]) -> Iterator[list[TableCell]]:
+    for victim in names(rows, "victim"):
+        here = [row for row in rows if row["victim"] == victim]
+        shown = choices(here)
+        if shown == [Choice(NONE, "")]:
+            # Without a mask the reader compares the two ends; elsewhere the figures' lines are enough.
+            shown.append(Choice(FULL, ""))
+        shares = dict.fromkeys((*ratios(here), 1.0))
+        for choice, ratio, attacker in product(shown, shares, names(here, "attacker")):
+            kind = (ratio, attacker)
+            mine = [row for row in here if choice.holds(row) and (row["ratio"], row["attacker"]) == kind]
+            for aware, seen in by_knowledge(mine):
+                yield [
+                    *map(_name, (victim, choice.label)),
+                    _text(_asked(ratio, seen)),
+                    _name(attacker),
+                    _text(_KNOWS[aware]),
+                    *_figures(seen, rows),
+                ]
 
 
 _SIMILARITIES = {
@@ -70,9 +79,10 @@ _SIMILARITIES = {
 
 
 def _figures(rows: Sequence[Row], everyone: Sequence[Row]) -> list[TableCell]:
-    statuses = [Status(row["status"]) for row in rows]
-    told = " ".join(f"{statuses.count(one)} {one}" for one in Status if one in statuses)
-    mark = next((_MARKS[one] for one in _MARKS if one in statuses), "")
+    ended = statuses(rows)
+    # A count stays beside its word where the cell is narrow.
+    told = ", ".join(f"{ended.count(one)}\u00a0{one}" for one in Status if one in ended)
+    mark = next((_MARKS[one] for one in _MARKS if one in ended), "")
     found = []
     if values(everyone, "psnr_db"):
         found += [
@@ -92,7 +102,7 @@ def _figures(rows: Sequence[Row], everyone: Sequence[Row]) -> list[TableCell]:
     return [
         *found,
         _text(labels_counted(rows) or "–"),
-        _share(rows, "identified"),
+        _text(counted(rows, "identified") or "–"),
         TableCell(text=told, mark=mark),
     ]
 
@@ -139,8 +149,3 @@ def _text(text: str) -> TableCell:
 
 def _number(value: float, form: str, mark: str = "") -> TableCell:
     return TableCell(text=form.format(value) if isfinite(value) else "–", mark=mark)
-
-
-def _share(rows: Sequence[Row], field: str) -> TableCell:
-    found = values(rows, field)
-    return TableCell(text=f"{100 * sum(found) / len(found):.0f}%" if found else "–")

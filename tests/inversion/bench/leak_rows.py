@@ -36,6 +36,19 @@ def row(significance: str, ratio: float, base_db: float | None, **changes: Any) 
     return usual | changes
 
 
+def of_client(client: str, place: int, played: int, first: int, **changes: Any) -> list[dict[str, Any]]:
+    """A recorded client's sample in one round, by magnitude at 0.1, with its references.
+
+    Args:
+        place: which of the client's samples.
+        played: the round.
+        first: the number of the first sample of the client's update of that round.
+    """
+    own = {"client": client, "client_sample": place, "round": played, "sample": first + place}
+    rows = [*references(first + place), row("magnitude", 0.1, PRIOR_DB, **changes)]
+    return [one | own for one in rows]
+
+
 def references(sample: int = 0, *, clear_db: float = 50.0, attacker: str = "gn") -> list[dict[str, Any]]:
     """Ratio 0, where the attack works unless ``clear_db`` says otherwise, and everything hidden."""
     who = {"sample": sample, "attacker": attacker}

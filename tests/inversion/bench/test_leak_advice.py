@@ -1,7 +1,7 @@
 """The advice: a truth table over rows."""
 
 import pytest
-from leak_rows import PRIOR_DB, references, row
+from leak_rows import PRIOR_DB, of_client, references, row
 
 from attacks.inversion.bench.advice import Finding, advise
 from attacks.inversion.bench.cell import FULL, NONE
@@ -184,6 +184,67 @@ def test_what_shows_in_the_shapes_alone_is_said_in_ssim():
     found = advice({"ssim": 0.5, "psnr_db": PRIOR_DB - 2})
     assert "reads 1 of 1 samples, the worst at 0.50 of SSIM (known without the update: 0.20)" in found.text
     assert "the worst at 30.0 dB (known without the update: 10.0 dB)" in advice(LEAKS).text
+
+
+def test_the_count_is_all_attackers_and_the_worst_is_the_table_s():
+    """No attacker is said to read what another one read; the largest PSNR is named, whatever it gained."""
+    more = [item for sample in (1, 2) for item in references(sample)]
+    more += [item | {"mean_psnr_db": 25.0} for item in references(3)]
+    more += [row("magnitude", 0.1, 34.0, sample=1, attacker="other"), row("magnitude", 0.1, 9.0, sample=2)]
+    # It gains less over what is known of its sample than 34 dB do.
+    more.append(row("magnitude", 0.1, 36.0, sample=3, attacker="third", mean_psnr_db=25.0))
+    assert (
+        "at 0.1, the largest ratio tried, attackers that know the mask read 3 of 4 samples, the worst by "
+        "third at 36.0 dB (known without the update: 25.0 dB)"
+    ) in advice(LEAKS, more=more).text
+
+
+def test_one_attacker_that_reads_alone_is_named_with_its_count():
+    more = [*references(1), row("magnitude", 0.1, 20.0, sample=1), row("magnitude", 0.1, 9.0, attacker="bad")]
+    assert "gn, knowing the mask, reads 2 of 2 samples, the worst at 30.0 dB" in advice(LEAKS, more=more).text
+
+
+def test_the_worst_is_the_worst_of_what_leaked():
+    """A sample that is known by 40 dB anyway is none that was read."""
+    more = [item | {"mean_psnr_db": 40.0} for item in references(1)]
+    more.append(row("magnitude", 0.1, 40.5, sample=1, mean_psnr_db=40.0))
+    assert "reads 1 of 2 samples, the worst at 30.0 dB" in advice(LEAKS, more=more).text
+
+
+def test_who_diverged_is_said_with_its_own_count():
+    more = [*references(1), row("magnitude", 0.1, None, sample=1, attacker="other", ended="diverged")]
+    assert "other diverged on 1 of 2 samples" in advice(DIVERGES, more=more).text
+
+
+def run_advice(*rows):
+    """Of a recorded run."""
+    (found,) = advise(judged([one for group in rows for one in group], MARGINS), MARGINS)
+    return found
+
+
+def test_a_sample_of_a_run_counts_once_however_many_rounds_it_is_in():
+    """It is read if it is read in any of them; another client's first sample is another one."""
+    found = run_advice(
+        of_client("a", 0, 1, 0, psnr_db=20.0),
+        of_client("a", 1, 1, 0),
+        of_client("b", 0, 1, 2),
+        of_client("a", 0, 2, 3, **LEAKS),
+        of_client("a", 1, 2, 3),
+        of_client("b", 0, 2, 5),
+    )
+    assert "reads 1 of 3 samples" in found.text
+    (judgement,) = found.judgements
+    assert (judgement.median_psnr_db, judgement.worst_psnr_db) == (PRIOR_DB, 30.0)
+
+
+def test_a_sample_of_a_run_resists_if_it_does_in_every_round():
+    """That nobody able was tried in one leaves the advice open, by one sample."""
+    rounds = [of_client("a", at, played, 2 * played) for at in (0, 1) for played in (1, 2)]
+    assert run_advice(*rounds).finding is Finding.HOLDS
+    unread = of_client("a", 0, 3, 6)
+    unread[0]["psnr_db"] = PRIOR_DB
+    found = run_advice(*rounds, unread)
+    assert found.finding is Finding.INCONCLUSIVE and "was tried on 1 of 2 samples" in found.text
 
 
 def test_an_attacker_that_cannot_begin_on_text_decides_nothing():

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import struct
 from dataclasses import dataclass
 from multiprocessing import active_children
 from pathlib import Path
@@ -89,3 +90,51 @@ def test_a_process_leaves_ctrl_c_alone_has_one_thread_and_ends_with_the_block():
 def sockets():
     """Those that this process holds; pipes to its children are made of them."""
     return {path for path in Path("/proc/self/fd").iterdir() if path.is_socket()}
+
+
+@dataclass
+class Telling:
+    """Tells which process it is in."""
+
+    def play(self, _):
+        return os.getpid()
+
+
+def killed(pid: int) -> None:
+    """Returns when the process is gone: nothing of it stays to read what it is sent."""
+    (process,) = (child for child in active_children() if child.pid == pid)
+    os.kill(pid, signal.SIGKILL)
+    process.join()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_process_that_is_killed_between_cells_costs_no_cell(count):
+    """As the kernel does where memory ends: another one plays what it would have been handed."""
+    children = active_children()
+    with Processes(count, Telling()) as crew:
+        first = [event.outcome for event in crew.play(range(2 * count))]
+        killed(first[0])
+        later = list(crew.play(range(2 * count)))
+        assert sorted(event.cell for event in later) == list(range(2 * count))
+        assert {event.outcome for event in later}.isdisjoint({None, first[0]})
+        assert len(active_children()) == len(children) + count
+    assert active_children() == children
+
+
+@dataclass
+class Cut:
+    """Dies in the midst of its first cell's outcome: ten bytes of a hundred that it announced."""
+
+    def play(self, cell):
+        if cell == 0:
+            (pipe,) = sockets()
+            os.write(int(pipe.name), struct.pack("!i", 100) + bytes(10))
+            os._exit(9)
+        return cell
+
+
+def test_a_process_that_dies_while_it_sends_costs_its_cell_only():
+    with Processes(1, Cut()) as crew:
+        lost, kept = crew.play([0, 1])
+    assert lost.outcome is None and lost.complaint == "its process ended with code 9"
+    assert kept.outcome == 1

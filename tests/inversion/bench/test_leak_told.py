@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 import torch
-from leak_rows import PRIOR_DB, references, row
+from leak_rows import PRIOR_DB, of_client, references, row
 
 from attacks.inversion.attackers.labels import labels_from_last_layer
 from attacks.inversion.batch import Batch
@@ -145,6 +145,73 @@ def test_labels_that_are_told_above_the_advised_ratio_are_said_too():
     assert found.ratio == 0.1 and found.labels.endswith("by which entries are hidden at 0.5")
 
 
+def run_labels(*told, places=3, chance=0.1):
+    """What advice says of a run's labels.
+
+    Args:
+        told: per round of how many of a client's samples the mask tells the label.
+        places: samples of the client.
+    """
+    rows = [
+        one
+        for played, count in enumerate(told)
+        for place in range(places)
+        for one in of_client(
+            "a", place, played + 1, played * places, label_from_mask=place < count, label_chance=chance
+        )
+    ]
+    (found,) = advise(judged(rows, MARGINS), MARGINS)
+    return found.labels
+
+
+def test_rounds_of_one_sample_are_no_trials_of_their_own():
+    """What tells a label in one round does in the next: six rounds say no more than one."""
+    assert run_labels(1) == ""
+    assert run_labels(*[1] * 6) == ""
+    # Two of three have a probability of 2.8%, and would have one of 10⁻⁶ if they were twelve of eighteen.
+    assert run_labels(*[2] * 6) == ""
+    assert run_labels(*[3] * 6) == "labels are told for 3 of 3 samples by which entries are hidden"
+
+
+def test_a_round_that_tells_labels_is_enough():
+    """Whatever later ones do."""
+    assert run_labels(3, 0, 0) == "labels are told for 3 of 3 samples by which entries are hidden"
+
+
+def test_luck_in_one_of_many_rounds_explains_no_less():
+    """Two of two at one in twelve: 0.7%. In one of two rounds, luck does as much twice as often."""
+    assert run_labels(2, places=2, chance=1 / 12)
+    assert not run_labels(2, 0, places=2, chance=1 / 12)
+
+
+def test_a_round_with_some_of_the_samples_is_said_to_be_one():
+    """Client b was not in round 1."""
+    played = [("a", 1), ("a", 2), ("b", 2)]
+    rows = [
+        one
+        for at, (client, number) in enumerate(played)
+        for place in range(3)
+        for one in of_client(client, place, number, 3 * at, label_from_mask=number == 1)
+    ]
+    (found,) = advise(judged(rows, MARGINS), MARGINS)
+    assert found.labels == "labels are told for 3 of 3 samples of one round by which entries are hidden"
+
+
+def test_identities_are_tested_round_by_round_as_well():
+    def found(*told):
+        rows = [
+            one
+            for played, count in enumerate(told)
+            for place in range(4)
+            for one in of_client("a", place, played, 4 * played, identified=place < count)
+        ]
+        (found,) = advise(judged(rows, MARGINS), MARGINS)
+        return found
+
+    assert found(1, 1, 1, 1).finding is Finding.HOLDS
+    assert "gn, knowing the mask, tells 2 of 4 samples from the candidates" in found(2).text
+
+
 def test_a_table_counts_labels_by_the_attack_and_by_the_mask():
     def counted(**changes):
         return labels_counted([row("magnitude", 0.1, 9.0, sample=sample, **changes) for sample in EIGHT])
@@ -154,6 +221,9 @@ def test_a_table_counts_labels_by_the_attack_and_by_the_mask():
     assert counted(**both) == "0/8 / 8/8"
     assert counted(**both, label_correct=True) == "8/8 / 8/8"
     assert counted(label_from_update=True) == "8/8 / –"
+    # A sample whose label is told in one round of two counts once.
+    two = [of_client("a", 0, played, played, label_from_mask=played == 2)[-1] for played in (1, 2)]
+    assert labels_counted(two) == "– / 1/1"
     # The mask tells nothing to those who don't know it.
     assert counted(**both, label_correct=True, aware=False) == "8/8"
 

@@ -1,10 +1,14 @@
 """Clients whose training diverged send the model they were given: there is no training to attack."""
 
+import io
+import json
 from shutil import copytree
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from attacks.inversion.bench.from_command import attack_run
 from attacks.inversion.bench.from_run import RunTrial, Trial
 from attacks.inversion.recorded import RecordedRun
 from secagg.errors import Code, ConfigError
@@ -18,6 +22,19 @@ def test_who_sent_its_base_is_left_out_by_name(kind, request):
     assert planned.left_out == ("client-1 in round 1 sent the model it was given: its training diverged",)
     honest = planned.stage.recording.honest
     assert {honest[cell.update] for cell in planned.cells} == {(1, "client-2"), (1, "client-3")}
+
+
+def test_the_report_says_who_was_left_out(diverged_run, tmp_path):
+    """On the console, in the page and in the result: whoever reads one of them sees what is not in it."""
+    console = Console(file=io.StringIO(), width=200)
+    assert (
+        attack_run(diverged_run, Trial(attackers=("analytic",)), out=tmp_path, command="", console=console)
+        == 0
+    )
+    said = "client-1 in round 1 sent the model it was given: its training diverged"
+    assert isinstance(console.file, io.StringIO) and f"not attacked: {said}\n" in console.file.getvalue()
+    assert f"not attacked: {said}" in (tmp_path / "leak.html").read_text()
+    assert json.loads((tmp_path / "result.json").read_text())["left_out"] == [said]
 
 
 @pytest.mark.parametrize("kind", ["diverged_run", "hidden_diverged_run"])

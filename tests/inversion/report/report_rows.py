@@ -1,6 +1,8 @@
-"""A small sweep as the bench stores it, with figures that follow a simple law."""
+"""A small sweep as the bench stores it, with figures that follow a simple law; and a page's elements."""
 
 from __future__ import annotations
+
+from html.parser import HTMLParser
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,3 +81,19 @@ def picture_of(cell: Cell, kind: str) -> NDArray[np.float16]:
     """A grey image per kind."""
     shade = {"original": 1.0, "mean": 0.5}.get(kind, psnr_db(cell) / 60)
     return np.full((1, 1, 8, 8), shade, dtype=np.float16)
+
+
+class Elements(HTMLParser):
+    """All elements with their attributes, and all text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data

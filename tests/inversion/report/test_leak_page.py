@@ -7,13 +7,12 @@ import io
 import re
 from dataclasses import replace
 from functools import partial
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from report_rows import RATIOS, SAMPLES, cells, picture_of, rows
+from report_rows import RATIOS, SAMPLES, Elements, cells, picture_of, rows
 
 from attacks.inversion.bench.advice import Advice, Finding, Judgement, advise
 from attacks.inversion.bench.cell import FULL, NONE
@@ -36,22 +35,6 @@ COST = {
     "aggregate_ms": 0.4,
     "open_ms": 0.9,
 }
-
-
-class Elements(HTMLParser):
-    """All elements with their attributes, and all text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def written(folder: Path, *, title: str = "What leaks?") -> str:
@@ -142,7 +125,28 @@ def test_a_table_counts_labels_by_the_attack_and_by_the_mask() -> None:
     found = {(line[1].text, line[2].text, line[4].text): line[at].text for line in table.rows}
     assert found[("magnitude", "10%", "yes")] == "2/2 / 1/2"
     assert found[("magnitude", "10%", "no")] == "2/2"
-    assert found[("magnitude", "0%", "yes")] == "2/2 / –"
+    assert found[("magnitude", "0%", "–")] == "2/2 / –"
+
+
+def test_what_has_no_mask_is_in_the_table_once() -> None:
+    """Attackers who know the mask and those who don't are the same where there is none."""
+    lines = [tuple(cell.text for cell in line[1:5]) for line in leak_table(rows()).rows]
+    assert len(lines) == len(set(lines)) == 2 * (1 + 2 * 2)
+    assert {line[3] for line in lines if line[1] == "0%"} == {"–"}
+    unmasked = [row for row in rows() if row["significance"] in (NONE, FULL)]
+    both = [row | {"aware": aware} for row in unmasked for aware in (False, True)]
+    for shown in (both, [row | {"aware": False} for row in unmasked]):
+        assert [[cell.text for cell in line[1:5]] for line in leak_table(shown).rows] == [
+            ["nothing encrypted", "0%", "gauss-newton", "–"],
+            ["everything encrypted", "100%", "gauss-newton", "–"],
+        ]
+
+
+def test_nothing_on_the_page_is_kept_from_wrapping(tmp_path: Path) -> None:
+    """A laptop's 1366 pixels have room for every column then, whatever names there are."""
+    page = written(tmp_path)
+    assert "nowrap" not in page and "text-overflow" not in page
+    assert int(re.findall(r"main { max-width: (\d+)px", page)[0]) <= 1366 - 2 * 16
 
 
 def judgement(ratio: float, finding: Finding, **changes: Any) -> Judgement:
@@ -226,6 +230,18 @@ def test_a_perturbation_alone_is_a_choice_unless_it_is_another_one_s_ratio_0() -
     assert [one.label for one in choices(made)] == ["magnitude", "noise:0.1 alone"]
     made.append({"significance": "random", "perturb": "noise:0.1"})
     assert [one.label for one in choices(made)] == ["magnitude", "random + noise:0.1"]
+
+
+def test_what_has_no_mask_is_one_curve() -> None:
+    """Noise alone, beside a mask without it."""
+    noise = [
+        row | {"significance": NONE, "perturb": "noise:0.1", "aware": aware}
+        for row in rows()
+        for aware in (True, False)
+        if row["significance"] == NONE
+    ]
+    drawn = figures([*rows(), *noise])[0].svg
+    assert ">noise:0.1 alone<" in drawn and "noise:0.1 alone, knows" not in drawn
 
 
 LONG = "hospital_of_the_west." + "radiology." * 12 + "networks:build_the_latest"
