@@ -18,7 +18,7 @@ from torch import nn
 
 from attacks.inversion.attackers.attacker import Attacker, Budget, Status
 from attacks.inversion.attackers.labels import infer_labels, labels_from_mask
-from attacks.inversion.attackers.linear_layers import last_layer
+from attacks.inversion.attackers.layers.linear import last_layer
 from attacks.inversion.batch import Batch
 from attacks.inversion.exposure import Exposure
 from attacks.inversion.measures import measure

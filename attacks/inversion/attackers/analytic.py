@@ -8,8 +8,8 @@ import torch
 
 from attacks.inversion.attackers.attacker import Budget, Reconstruction, Status
 from attacks.inversion.attackers.labels import labels_from_errors, remaining_labels
-from attacks.inversion.attackers.linear_layers import LinearLayer, first_layer, last_layer, precision
-from attacks.inversion.attackers.unmixing import ZERO, unmix
+from attacks.inversion.attackers.layers.linear import LinearLayer, first_layer, last_layer, precision
+from attacks.inversion.attackers.layers.unmixing import ZERO, unmix
 from attacks.inversion.exposure import Exposure
 
 PRIOR = 0.5

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from attacks.inversion.attackers.attacker import Budget, Reconstruction, Status
-from attacks.inversion.attackers.low_rank import Span, span_of
-from attacks.inversion.attackers.same_sentence import sentences
-from attacks.inversion.attackers.span_words import SpanWords
-from attacks.inversion.attackers.text_fit import Fit, labels_that_fit, refined
-from attacks.inversion.attackers.text_layers import (
+from attacks.inversion.attackers.layers.low_rank import Span, span_of
+from attacks.inversion.attackers.words.same_sentence import sentences
+from attacks.inversion.attackers.words.span_words import SpanWords
+from attacks.inversion.attackers.words.text_fit import Fit, labels_that_fit, refined
+from attacks.inversion.attackers.words.text_layers import (
     AttentionLayer,
     attention_layers,
     read_by,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from attacks.inversion.attackers.attacker import Budget, Reconstruction
-from attacks.inversion.attackers.lbfgs import minimise
-from attacks.inversion.attackers.objective import Objective
-from attacks.inversion.attackers.restarts import Clock, slopes_of
-from attacks.inversion.attackers.unknowns import Unknowns, no_images
+from attacks.inversion.attackers.fitting.lbfgs import minimise
+from attacks.inversion.attackers.fitting.objective import Objective
+from attacks.inversion.attackers.fitting.restarts import Clock, slopes_of
+from attacks.inversion.attackers.fitting.unknowns import Unknowns, no_images
 from attacks.inversion.exposure import Exposure
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from attacks.inversion.attackers.attacker import Budget, Reconstruction
-from attacks.inversion.attackers.text_fit import labels_that_fit
-from attacks.inversion.attackers.text_layers import position_name, reads_text
+from attacks.inversion.attackers.words.text_fit import labels_that_fit
+from attacks.inversion.attackers.words.text_layers import position_name, reads_text
 from attacks.inversion.exposure import Exposure
 from attacks.inversion.victims.transformer import embedding_name
 

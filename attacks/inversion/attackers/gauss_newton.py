@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import torch
 
 from attacks.inversion.attackers.attacker import Budget, Reconstruction
-from attacks.inversion.attackers.descent import descend
-from attacks.inversion.attackers.forward_mode import along
-from attacks.inversion.attackers.levenberg_marquardt import (
+from attacks.inversion.attackers.fitting.descent import descend
+from attacks.inversion.attackers.fitting.forward_mode import along
+from attacks.inversion.attackers.fitting.levenberg_marquardt import (
     PATIENCE,
     Fit,
     LevenbergMarquardt,
     solved,
 )
-from attacks.inversion.attackers.objective import Objective
-from attacks.inversion.attackers.recursion import recursed
-from attacks.inversion.attackers.restarts import Clock, Loss, slopes_of
-from attacks.inversion.attackers.unknowns import Unknowns, known_labels, no_images
+from attacks.inversion.attackers.fitting.objective import Objective
+from attacks.inversion.attackers.fitting.restarts import Clock, Loss, slopes_of
+from attacks.inversion.attackers.fitting.unknowns import Unknowns, known_labels, no_images
+from attacks.inversion.attackers.layers.recursion import recursed
 from attacks.inversion.exposure import Exposure
 
 DAMPINGS = (1e-2, 1.0, 1e-4)

@@ -12,7 +12,7 @@ from torch.nn.functional import relu
 
 from attacks.inversion.attackers.analytic import finished, unsuited_reconstruction
 from attacks.inversion.attackers.attacker import Attacker, Budget, Reconstruction
-from attacks.inversion.attackers.linear_layers import (
+from attacks.inversion.attackers.layers.linear import (
     LinearLayer,
     last_layer,
     linear_layers,

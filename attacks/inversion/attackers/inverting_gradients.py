@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from attacks.inversion.attackers.attacker import Budget, Reconstruction
-from attacks.inversion.attackers.descent import descend
-from attacks.inversion.attackers.feature_fit import fitted
-from attacks.inversion.attackers.objective import Objective
-from attacks.inversion.attackers.peeling import peeled
-from attacks.inversion.attackers.restarts import Clock, slopes_of
-from attacks.inversion.attackers.unknowns import Unknowns, known_labels, no_images
+from attacks.inversion.attackers.fitting.descent import descend
+from attacks.inversion.attackers.fitting.features import fitted
+from attacks.inversion.attackers.fitting.objective import Objective
+from attacks.inversion.attackers.fitting.restarts import Clock, slopes_of
+from attacks.inversion.attackers.fitting.unknowns import Unknowns, known_labels, no_images
+from attacks.inversion.attackers.layers.peeling import peeled
 from attacks.inversion.exposure import Exposure
 
 FIT_RATE = 0.05

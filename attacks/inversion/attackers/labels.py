@@ -7,7 +7,7 @@ import copy
 import torch
 from torch.nn.functional import cross_entropy
 
-from attacks.inversion.attackers.linear_layers import (
+from attacks.inversion.attackers.layers.linear import (
     LinearLayer,
     closed,
     features,

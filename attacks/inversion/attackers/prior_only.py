@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from attacks.inversion.attackers.attacker import Budget, Reconstruction
-from attacks.inversion.attackers.descent import descend
-from attacks.inversion.attackers.penalties import total_variation
-from attacks.inversion.attackers.restarts import Clock, slopes_of
-from attacks.inversion.attackers.unknowns import GREY, Unknowns, no_images
+from attacks.inversion.attackers.fitting.descent import descend
+from attacks.inversion.attackers.fitting.penalties import total_variation
+from attacks.inversion.attackers.fitting.restarts import Clock, slopes_of
+from attacks.inversion.attackers.fitting.unknowns import GREY, Unknowns, no_images
 from attacks.inversion.exposure import Exposure
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from attacks.inversion.attackers.attacker import Budget, Reconstruction
-from attacks.inversion.attackers.descent import descend
-from attacks.inversion.attackers.objective import one_minus_cosine
-from attacks.inversion.attackers.penalties import total_variation
-from attacks.inversion.attackers.restarts import Clock, slopes_of
-from attacks.inversion.attackers.unknowns import Unknowns, known_labels, no_images
+from attacks.inversion.attackers.fitting.descent import descend
+from attacks.inversion.attackers.fitting.objective import one_minus_cosine
+from attacks.inversion.attackers.fitting.penalties import total_variation
+from attacks.inversion.attackers.fitting.restarts import Clock, slopes_of
+from attacks.inversion.attackers.fitting.unknowns import Unknowns, known_labels, no_images
 from attacks.inversion.exposure import Exposure
 
 

@@ -9,8 +9,8 @@ import torch
 from torch.nn.functional import normalize
 
 from attacks.inversion.attackers.attacker import Budget, Reconstruction, Status
-from attacks.inversion.attackers.text_fit import labels_that_fit
-from attacks.inversion.attackers.text_layers import reads_text
+from attacks.inversion.attackers.words.text_fit import labels_that_fit
+from attacks.inversion.attackers.words.text_layers import reads_text
 from attacks.inversion.exposure import Exposure
 from attacks.inversion.victims.transformer import embedding_name
 

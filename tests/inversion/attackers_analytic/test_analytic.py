@@ -7,7 +7,7 @@ from torch import nn
 
 from attacks.inversion.attackers.analytic import PRIOR, Analytic
 from attacks.inversion.attackers.attacker import Budget, Status
-from attacks.inversion.attackers.unmixing import repaired, unmix
+from attacks.inversion.attackers.layers.unmixing import repaired, unmix
 from attacks.inversion.batch import Batch
 from attacks.inversion.exposure import Exposure
 from attacks.inversion.protections.protection import Significance

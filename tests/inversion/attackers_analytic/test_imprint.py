@@ -15,7 +15,7 @@ from attacks.inversion.attackers.imprint import (
     imprinted,
     quiet_scale,
 )
-from attacks.inversion.attackers.linear_layers import probe_inputs
+from attacks.inversion.attackers.layers.linear import probe_inputs
 from attacks.inversion.exposure import Exposure
 from attacks.inversion.protections.protection import Significance
 from attacks.inversion.victims import Victim

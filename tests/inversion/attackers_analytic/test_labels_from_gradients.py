@@ -13,7 +13,7 @@ from attacks.inversion.attackers.labels import (
     labels_from_mask,
     remaining_labels,
 )
-from attacks.inversion.attackers.linear_layers import closed, first_layer, last_layer
+from attacks.inversion.attackers.layers.linear import closed, first_layer, last_layer
 from attacks.inversion.batch import Batch
 from attacks.inversion.exposure import Exposure
 from attacks.inversion.protections.protection import Significance

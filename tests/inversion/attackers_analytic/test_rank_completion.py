@@ -4,11 +4,12 @@ import pytest
 import torch
 from handwriting import digits, exposed, nearness, victim
 
-from attacks.inversion.attackers import completion
 from attacks.inversion.attackers.attacker import Budget
-from attacks.inversion.attackers.completion import complete
-from attacks.inversion.attackers.linear_layers import first_layer, linear_layers
-from attacks.inversion.attackers.rank_completion import RankCompletion, completed
+from attacks.inversion.attackers.layers import completion
+from attacks.inversion.attackers.layers.completion import complete
+from attacks.inversion.attackers.layers.linear import first_layer, linear_layers
+from attacks.inversion.attackers.layers.rank import completed
+from attacks.inversion.attackers.rank_completion import RankCompletion
 from attacks.inversion.protections.protection import Significance
 from attacks.inversion.training import Training
 

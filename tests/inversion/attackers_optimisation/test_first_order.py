@@ -7,11 +7,11 @@ import torch
 from inversion_cases import digits, exposed, played, psnr_db, victim
 
 from attacks.inversion.attackers import ATTACKERS, Budget, load_attacker
-from attacks.inversion.attackers.descent import descend
-from attacks.inversion.attackers.lbfgs import minimise
-from attacks.inversion.attackers.objective import Objective
-from attacks.inversion.attackers.restarts import Clock, slopes_of
-from attacks.inversion.attackers.unknowns import Unknowns
+from attacks.inversion.attackers.fitting.descent import descend
+from attacks.inversion.attackers.fitting.lbfgs import minimise
+from attacks.inversion.attackers.fitting.objective import Objective
+from attacks.inversion.attackers.fitting.restarts import Clock, slopes_of
+from attacks.inversion.attackers.fitting.unknowns import Unknowns
 from attacks.inversion.training import Training
 from secagg.errors import ConfigError
 

@@ -7,10 +7,10 @@ import torch
 from inversion_cases import digits, exposed, played, psnr_db, victim
 
 from attacks.inversion.attackers import Budget, Status, load_attacker
-from attacks.inversion.attackers import levenberg_marquardt as solver
+from attacks.inversion.attackers.fitting import levenberg_marquardt as solver
+from attacks.inversion.attackers.fitting.objective import Objective
+from attacks.inversion.attackers.fitting.unknowns import Unknowns
 from attacks.inversion.attackers.gauss_newton import is_smooth
-from attacks.inversion.attackers.objective import Objective
-from attacks.inversion.attackers.unknowns import Unknowns
 from attacks.inversion.training import Training
 
 EXACT_DB = 200.0

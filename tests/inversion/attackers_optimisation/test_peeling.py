@@ -7,8 +7,8 @@ import torch
 from inversion_cases import digits, exposed, played, psnr_db
 from torch import nn
 
-from attacks.inversion.attackers.peeling import peeled
-from attacks.inversion.attackers.unpooling import correlated, unpooled
+from attacks.inversion.attackers.layers.peeling import peeled
+from attacks.inversion.attackers.layers.unpooling import correlated, unpooled
 from attacks.inversion.victims import Victim
 from attacks.inversion.victims.statistics import set_running_statistics, smooth_noise
 

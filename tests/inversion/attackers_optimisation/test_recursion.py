@@ -8,9 +8,9 @@ from inversion_cases import digits, exposed, played, psnr_db, victim
 from torch import nn
 
 from attacks.inversion.attackers.gauss_newton import SOLVED
-from attacks.inversion.attackers.layer_input import LEAST_ERROR, Outputs, layer_input
-from attacks.inversion.attackers.recursion import recursed
-from attacks.inversion.attackers.relu_layers import Convolution, relu_layers
+from attacks.inversion.attackers.layers.convolutions import Convolution, relu_layers
+from attacks.inversion.attackers.layers.layer_input import LEAST_ERROR, Outputs, layer_input
+from attacks.inversion.attackers.layers.recursion import recursed
 from attacks.inversion.training import Training
 from attacks.inversion.victims import Victim
 

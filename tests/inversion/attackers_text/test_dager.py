@@ -6,9 +6,9 @@ from text_cases import ONE, TWO, exposed, sentences, small_victim
 
 from attacks.inversion.attackers.attacker import Budget, Status
 from attacks.inversion.attackers.dager import Dager, _exchanged, _grown, _span
-from attacks.inversion.attackers.low_rank import DOUBLE, SINGLE, completed, rounding_of, span_of
-from attacks.inversion.attackers.same_sentence import affinities
-from attacks.inversion.attackers.text_layers import attention_layers, read_by
+from attacks.inversion.attackers.layers.low_rank import DOUBLE, SINGLE, completed, rounding_of, span_of
+from attacks.inversion.attackers.words.same_sentence import affinities
+from attacks.inversion.attackers.words.text_layers import attention_layers, read_by
 from attacks.inversion.metrics import compare
 
 

@@ -5,7 +5,7 @@ from text_cases import exposed, sentences, small_victim
 
 from attacks.inversion.attackers.attacker import Budget, Status
 from attacks.inversion.attackers.tag import Tag, _Objective, nearest_words
-from attacks.inversion.attackers.text_layers import reads_text
+from attacks.inversion.attackers.words.text_layers import reads_text
 from attacks.inversion.victims import embedding_name
 
 SHORT = sentences([[17, 40, 5]], [1])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.optimize import linprog
 
-from attacks.inversion.attackers.relu_layers import Convolution
+from attacks.inversion.attackers.layers.convolutions import Convolution
 
 RANK = 1e-5
 """Singular values below this share of the largest say nothing: gradients travel in single precision."""

@@ -7,8 +7,8 @@ from collections import Counter
 
 import torch
 
-from attacks.inversion.attackers.same_sentence import affinities
-from attacks.inversion.attackers.text_layers import AttentionLayer, read_by
+from attacks.inversion.attackers.words.same_sentence import affinities
+from attacks.inversion.attackers.words.text_layers import AttentionLayer, read_by
 from attacks.inversion.exposure import Exposure
 
 INDEPENDENT = 1e-6

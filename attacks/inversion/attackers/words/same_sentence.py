@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from attacks.inversion.attackers.text_layers import AttentionLayer
+from attacks.inversion.attackers.words.text_layers import AttentionLayer
 from attacks.inversion.exposure import Exposure
 
 FAINT = 1e-3

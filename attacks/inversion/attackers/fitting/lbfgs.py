@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from attacks.inversion.attackers.restarts import Clock, Outcome, Slopes
+from attacks.inversion.attackers.fitting.restarts import Clock, Outcome, Slopes
 
 HISTORY = 50
 HALVINGS = 12

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from attacks.inversion.attackers.layer_input import LEAST_ERROR, Inputs, Outputs, layer_input
-from attacks.inversion.attackers.linear_layers import last_layer
-from attacks.inversion.attackers.rank_completion import completed
-from attacks.inversion.attackers.relu_layers import Convolution, relu_layers
+from attacks.inversion.attackers.layers.convolutions import Convolution, relu_layers
+from attacks.inversion.attackers.layers.layer_input import LEAST_ERROR, Inputs, Outputs, layer_input
+from attacks.inversion.attackers.layers.linear import last_layer
+from attacks.inversion.attackers.layers.rank import completed
 from attacks.inversion.exposure import Exposure
 
 GUESSES = 15

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from attacks.inversion.attackers.restarts import Clock, Outcome, Slopes
+from attacks.inversion.attackers.fitting.restarts import Clock, Outcome, Slopes
 
 BETAS = (0.9, 0.999)
 SOLVED = 1e-13

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import interpolate
 
-from attacks.inversion.attackers.descent import descend
-from attacks.inversion.attackers.peeling import Peeled
-from attacks.inversion.attackers.penalties import total_variation
-from attacks.inversion.attackers.restarts import Clock, slopes_of
+from attacks.inversion.attackers.fitting.descent import descend
+from attacks.inversion.attackers.fitting.penalties import total_variation
+from attacks.inversion.attackers.fitting.restarts import Clock, slopes_of
+from attacks.inversion.attackers.layers.peeling import Peeled
 
 SCALES = (8, 4, 2, 1, 1)
 """A pixel of each stage is that many wide."""

@@ -9,7 +9,7 @@ from time import perf_counter
 import torch
 
 from attacks.inversion.attackers.attacker import Budget, Reconstruction
-from attacks.inversion.attackers.unknowns import Unknowns
+from attacks.inversion.attackers.fitting.unknowns import Unknowns
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 """Of one z, [size] → a scalar."""

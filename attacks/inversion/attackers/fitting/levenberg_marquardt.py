@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from attacks.inversion.attackers.forward_mode import along
-from attacks.inversion.attackers.objective import Objective
-from attacks.inversion.attackers.restarts import Clock
+from attacks.inversion.attackers.fitting.forward_mode import along
+from attacks.inversion.attackers.fitting.objective import Objective
+from attacks.inversion.attackers.fitting.restarts import Clock
 
 MOST_UNKNOWNS = 1_600
 MOST_ENTRIES = 200_000_000

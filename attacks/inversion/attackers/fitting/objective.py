@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from attacks.inversion.attackers.penalties import Mask, total_variation
-from attacks.inversion.attackers.unknowns import Unknowns
+from attacks.inversion.attackers.fitting.penalties import Mask, total_variation
+from attacks.inversion.attackers.fitting.unknowns import Unknowns
 from attacks.inversion.exposure import Exposure
 
 _Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

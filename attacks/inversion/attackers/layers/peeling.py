@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import conv2d, conv_transpose2d, max_pool2d
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from attacks.inversion.attackers.unpooling import correlated, unpooled
+from attacks.inversion.attackers.layers.unpooling import correlated, unpooled
 from attacks.inversion.exposure import Exposure
 
 SILENT = 5e-7

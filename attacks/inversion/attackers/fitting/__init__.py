@@ -1,0 +1,1 @@
+"""Fits of whole networks: what is looked for, objectives, and the optimisers that lower them."""

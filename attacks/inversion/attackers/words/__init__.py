@@ -1,0 +1,1 @@
+"""What attackers on text share: layers that read tokens, spans of embeddings, sentences."""
