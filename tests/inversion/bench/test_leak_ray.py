@@ -1,9 +1,8 @@
 """A Ray cluster on this machine plays cells as processes do; it is started and ended by the crew."""
 
-import os
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+import clumsy
 import pytest
 
 from attacks.inversion.bench.cell import MEASURE, NONE
@@ -46,24 +45,12 @@ def figures(outcome: Outcome) -> list[dict[str, object]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in outcome.rows]
 
 
-@dataclass
-class Clumsy:
-    """Plays cells of update 0; the others end it, or its process."""
-
-    def play(self, cell):
-        if cell.update == 1:
-            raise ValueError("that one")
-        if cell.update == 2:
-            os._exit(7)
-        return Outcome(rows=[{"update": cell.update}], seconds=0.0)
-
-
 def test_a_cell_that_fails_or_ends_its_actor_costs_that_cell_only():
     # Actors can't import what only a test's folder has.
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    ray.cloudpickle.register_pickle_by_value(clumsy)
     first = Sweep.planned(CONFIG).cells[0]
     cells = [replace(first, update=update) for update in (0, 1, 2, 3, 4)]
-    with RayCrew(LOCAL, Clumsy(), count=1) as crew:
+    with RayCrew(LOCAL, clumsy.Clumsy(), count=1) as crew:
         found = {event.cell.update: event for event in crew.play(cells)}
     assert {update for update, event in found.items() if event.outcome} == {0, 3, 4}
     assert "ValueError: that one" in found[1].complaint
@@ -73,7 +60,7 @@ def test_a_cell_that_fails_or_ends_its_actor_costs_that_cell_only():
 def test_an_address_that_is_none_is_named():
     with (
         pytest.raises(ConfigError, match="no Ray cluster answers at nowhere") as error,
-        RayCrew("nowhere", Clumsy()),
+        RayCrew("nowhere", clumsy.Clumsy()),
     ):
         pass
     assert error.value.code is Code.CONFIG_INVALID

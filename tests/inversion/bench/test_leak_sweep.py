@@ -1,16 +1,16 @@
 """A sweep: which cells it has, that they can be played again, and what happens to one that goes wrong."""
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from clumsy import Clumsy
 from torch import nn
 
 from attacks.inversion.attackers.attacker import Reconstruction, Status
@@ -274,18 +274,6 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch, count, device, says)
     with pytest.raises(ConfigError, match=says) as refused:
         Sweep.planned(CONFIG.model_copy(update={"device": device}))
     assert refused.value.code is Code.CONFIG_INVALID
-
-
-@dataclass
-class Clumsy:
-    """Plays cells of update 0; the others end it, or its process."""
-
-    def play(self, cell):
-        if cell.update == 1:
-            raise ValueError("that one")
-        if cell.update == 2:
-            os._exit(7)
-        return Outcome(rows=[{"update": cell.update}], seconds=0.0)
 
 
 def test_a_cell_that_fails_or_ends_its_process_costs_that_cell_only(sweep):
