@@ -251,22 +251,20 @@ def test_an_interrupted_trial_reports_what_ended_and_goes_on(selective_run, tmp_
     assert result["complete"] is True and len(result["advice"]) == 1
 
 
-def test_rounds_seen_together_are_read_where_one_is_not(six_rounds_run):
-    """Each round shows other pixels: six of them all. The bound says so, and an attack gets there."""
-    one, six = (
+def test_rounds_seen_together_are_read_where_one_is_not(many_rounds_run):
+    """Each round shows other pixels: twelve of them all. The bound says so, and an attack gets there."""
+    trial = Trial(attackers=("gauss-newton",), clients=("client-1",), rounds=(12,), labels_known=True)
+    one, all_of_them = (
         [
             row
-            for row in rows_from(
-                six_rounds_run,
-                Trial(attackers=("gauss-newton",), clients=("client-1",), rounds=(6,), together=count),
-            )
+            for row in rows_from(many_rounds_run, replace(trial, together=count))
             if row["significance"] == "random" and row["aware"]
         ]
-        for count in (1, 6)
+        for count in (1, 12)
     )
-    assert len(one) == len(six) == 1
+    assert len(one) == len(all_of_them) == 1
     assert one[0]["psnr_pred_db"] < 25 and one[0]["psnr_db"] < 25
-    assert six[0]["psnr_pred_db"] > 60 and six[0]["psnr_db"] > 60
+    assert all_of_them[0]["psnr_pred_db"] > 60 and all_of_them[0]["psnr_db"] > 60
 
 
 def test_labels_that_attackers_are_given_are_not_counted_as_found(plain_run):

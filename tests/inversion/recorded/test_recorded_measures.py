@@ -72,9 +72,9 @@ def test_a_derivative_that_measures_would_not_decompose_is_not_kept(plain_run, c
     assert (None if kept is None else tuple(kept.shape)) == {23: (4810, 23 * 64), 24: None}[count]
 
 
-def test_rounds_that_are_seen_together_are_read_once(six_rounds_run, tmp_path):
+def test_rounds_that_are_seen_together_are_read_once(many_rounds_run, tmp_path):
     """Everybody's six updates are there after the first one's were read, though the files are gone."""
-    copytree(six_rounds_run / RECORDING, tmp_path / RECORDING)
+    copytree(many_rounds_run / RECORDING, tmp_path / RECORDING)
     run = RecordedRun(tmp_path, together=6)
     assert len(run.update((6, "client-1")).exposure.rounds) == 6 > ROUNDS_KEPT
     for part in ("server", "client"):
