@@ -109,8 +109,8 @@ def many_rounds_run(tmp_path_factory) -> Path:
     of a round; that any is in none of twelve rounds has a probability of 64·0.9^120 = 2·10^-4.
     """
     return recorded_run(
-        tmp_path_factory.mktemp("many-rounds"), clients=2, rounds=12, samples=2, local_epochs=1, model="linear",
-        protect="selective", significance="random", ratio=0.9,
+        tmp_path_factory.mktemp("many-rounds"), clients=2, rounds=12, samples=2, local_epochs=1,
+        model="linear", protect="selective", significance="random", ratio=0.9,
     )  # fmt: skip
 
 
