@@ -26,7 +26,12 @@ DAMPINGS = (1e-2, 1.0, 1e-4)
 """Restarts take them in turn."""
 ROUNDING = 100
 """A loss of no more than so many times rounding's leaves nothing to find from elsewhere."""
-SOLVED = "layer by layer"
+CONSISTENT = 1e-3
+"""A loss above which not even the best fit explains what is seen."""
+NOISE = 4
+"""And of no more than so many times noise's."""
+SOLVED, SMOOTHEST = "layer by layer", "layer by layer, the smoothest"
+SCALED, WARM = "but for a factor", "warm start"
 NEAR, NEARER = 0.2, 0.025
 """Two distances, in pixels, at which a Jacobian's prediction is checked."""
 
@@ -66,16 +71,27 @@ class GaussNewton:
         objective = Objective(exposure, unknowns, hinge=self.hinge)
         solver = LevenbergMarquardt(objective)
         starts = unknowns.starts(seed, budget.restarts)
-        fits, done, detail, patience = list[Fit](), 0, "", PATIENCE
+        steps = budget.iterations(self.iterations)
+        found = list[_Found]()
+        solution = recursed(exposure, over=lambda: clock.over)
+        if solution is not None:
+            fit = solver.fit(unknowns.at(solution.inputs), iterations=steps, clock=clock)
+            found.append(_Found(fit, SOLVED if solution.determined else SMOOTHEST))
+            if fit.loss <= max(ROUNDING * solved(objective), NOISE * noise_share(exposure)):
+                return _reconstruction(unknowns, found)
+            if solution.exact:
+                # Layers agree, the whole doesn't: the gradient was multiplied on its way, as by clipping.
+                return unknowns.reconstruction(
+                    unknowns.at(solution.inputs),
+                    loss=solution.misfit,
+                    iterations=1,
+                    diverged=False,
+                    detail=SCALED,
+                )
+        detail, patience, done = "", PATIENCE, 0
         if not is_smooth(objective, starts[0]):
-            solution = recursed(exposure)
-            if solution is not None:
-                steps = budget.iterations(self.iterations)
-                fits = [solver.fit(unknowns.at(solution), iterations=steps, clock=clock)]
-                if fits[0].loss <= ROUNDING * solved(objective):
-                    return _reconstruction(unknowns, fits, detail=SOLVED)
             # From where a Jacobian helps it helps at once; elsewhere each only costs time.
-            detail, patience = "warm start", 1
+            detail, patience = WARM, 1
             warm = descend(
                 slopes_of(self._rough(objective), exposure.victim.size),
                 starts,
@@ -86,32 +102,52 @@ class GaussNewton:
             )
             starts, done = warm.points[warm.losses.argsort()], warm.iterations
         for index, start in enumerate(starts):
-            fit = solver.fit(
-                start,
-                iterations=budget.iterations(self.iterations),
-                clock=clock,
-                damping=DAMPINGS[index % len(DAMPINGS)],
-                patience=patience,
-            )
-            fits.append(fit)
+            damping = DAMPINGS[index % len(DAMPINGS)]
+            fit = solver.fit(start, iterations=steps, clock=clock, damping=damping, patience=patience)
+            found.append(_Found(fit, detail))
             if fit.loss <= solved(objective) or clock.over:
                 break
-        return _reconstruction(unknowns, fits, done=done, detail=detail)
+        if min(one.fit.loss for one in found) > CONSISTENT:
+            # Nothing fits, as if the gradient had been multiplied on its way.
+            free = LevenbergMarquardt(Objective(exposure, unknowns, hinge=self.hinge, free_scale=True))
+            fit = free.fit(starts[0], iterations=steps, clock=clock, patience=patience)
+            done += fit.iterations
+            if fit.loss <= ROUNDING * solved(objective):
+                found = [_Found(fit, SCALED)]
+        return _reconstruction(unknowns, found, done=done)
 
     def _rough(self, objective: Objective) -> Loss:
         return lambda point: objective.angles(point) + self.tv * objective.variation(point)
 
 
-def _reconstruction(unknowns: Unknowns, fits: Sequence[Fit], *, done: int = 0, detail: str) -> Reconstruction:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A fit, and what it started from."""
+
+    fit: Fit
+    detail: str
+
+
+def _reconstruction(unknowns: Unknowns, found: Sequence[_Found], *, done: int = 0) -> Reconstruction:
     """That of the least loss, the first of equals, after so many other iterations."""
-    best = min(fits, key=lambda fit: fit.loss)
+    best = min(found, key=lambda one: one.fit.loss)
     return unknowns.reconstruction(
-        best.point,
-        loss=best.loss,
-        iterations=done + sum(fit.iterations for fit in fits),
-        diverged=best.diverged,
-        detail=detail,
+        best.fit.point,
+        loss=best.fit.loss,
+        iterations=done + sum(one.fit.iterations for one in found),
+        diverged=best.fit.diverged,
+        detail=best.detail,
     )
+
+
+def noise_share(exposure: Exposure) -> float:
+    """What noise is expected to add to the squared distance, in units of what is seen: Σ_rounds n·σ²/‖g‖²."""
+    total = 0.0
+    for one in exposure.rounds:
+        seen = one.visible[one.compared].double()
+        power = float(seen.square().sum())
+        total += len(seen) * one.noise**2 / power if power > 0 else 0.0
+    return total
 
 
 def is_smooth(objective: Objective, point: torch.Tensor) -> bool:

@@ -10,7 +10,7 @@ from attacks.inversion.attackers import Budget, Status, load_attacker
 from attacks.inversion.attackers.fitting import levenberg_marquardt as solver
 from attacks.inversion.attackers.fitting.objective import Objective
 from attacks.inversion.attackers.fitting.unknowns import Unknowns
-from attacks.inversion.attackers.gauss_newton import is_smooth
+from attacks.inversion.attackers.gauss_newton import SCALED, is_smooth
 from attacks.inversion.training import Training
 
 EXACT_DB = 200.0
@@ -39,6 +39,15 @@ def test_knowing_the_mask_is_worth_twenty_decibels():
     aware = psnr_db(played("gauss-newton", exposure).inputs, inputs)
     naive = psnr_db(played("gauss-newton", exposure.seen_by(aware=False)).inputs, inputs)
     assert aware > EXACT_DB and aware >= naive + 20
+
+
+@pytest.mark.parametrize("factor", [0.9, 0.1])
+def test_clipping_hides_nothing(factor):
+    """One factor for all entries is one unknown more among hundreds of equations."""
+    inputs, labels = digits([3])
+    exposure = exposed(victim(), inputs, labels)
+    found = played("gauss-newton", replace(exposure, visible=factor * exposure.visible))
+    assert found.detail == SCALED and psnr_db(found.inputs, inputs) > EXACT_DB
 
 
 def test_batch_of_two_is_recovered_sample_by_sample():

@@ -64,6 +64,7 @@ class Objective:
         hinge: weight of mean max(0, 1 − |∇_i L|/τ)² over hidden entries; see ``Mask``.
         likelihood: weight of −mean log P(mask | ∇L); see ``Mask``.
         whiten: True: where there is noise, entries are divided by |g_i| + σ, so that small ones count, too.
+        free_scale: True: residuals are those of the factor that fits best, one per round, as after clipping.
     """
 
     def __init__(
@@ -74,9 +75,11 @@ class Objective:
         hinge: float = 0.0,
         likelihood: float = 0.0,
         whiten: bool = False,
+        free_scale: bool = False,
     ) -> None:
         self.exposure, self.unknowns = exposure, unknowns
         self.hinge, self.likelihood, self.whiten = hinge, likelihood, whiten
+        self.free_scale = free_scale
         by_mask = hinge > 0 or likelihood > 0
         self._rounds = [_Round(each, whiten=whiten, by_mask=by_mask) for each in exposure.rounds]
 
@@ -94,6 +97,7 @@ class Objective:
             hinge=self.hinge,
             likelihood=self.likelihood,
             whiten=self.whiten,
+            free_scale=self.free_scale,
         )
 
     def residuals(self, point: torch.Tensor) -> torch.Tensor:
@@ -102,7 +106,11 @@ class Objective:
         parts = []
         for each in self._rounds:
             gradient = each.gradient(inputs, labels)
-            parts.append(each.compared(gradient) - each.target)
+            compared = each.compared(gradient)
+            if self.free_scale:
+                smallest = torch.finfo(compared.dtype).tiny ** 0.5
+                compared = compared * ((compared @ each.target) / (compared @ compared + smallest))
+            parts.append(compared - each.target)
             if self.hinge > 0 and each.mask is not None and each.mask.bites:
                 parts.append((self.hinge / len(each.mask.hidden)) ** 0.5 * each.mask.hinges(gradient))
         return torch.cat(parts) if len(parts) > 1 else parts[0]

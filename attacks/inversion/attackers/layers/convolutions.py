@@ -105,7 +105,7 @@ def relu_layers(victim: Victim, parameters: torch.Tensor) -> list[Convolution] |
         layer = Convolution(
             name=f"{name}.weight",
             weight=weight,
-            bias=values.get(f"{name}.bias", torch.zeros(len(weight), dtype=torch.float64)),
+            bias=_bias(module, values.get(f"{name}.bias")),
             stride=(module.stride[0], module.stride[1]),
             padding=(module.padding[0], module.padding[1]),
             shape=shape,
@@ -115,6 +115,15 @@ def relu_layers(victim: Victim, parameters: torch.Tensor) -> list[Convolution] |
         if max(torch.Size(layer.shape).numel(), torch.Size(shape).numel()) > MOST_NUMBERS:
             return None
     return found
+
+
+def _bias(module: nn.Conv2d, trained: torch.Tensor | None) -> torch.Tensor:
+    """The trained one, or one that is not trained, or zeros."""
+    if trained is not None:
+        return trained
+    if module.bias is not None:
+        return module.bias.detach().double().cpu()
+    return torch.zeros(module.out_channels, dtype=torch.float64)
 
 
 def _is_plain(module: nn.Module) -> bool:

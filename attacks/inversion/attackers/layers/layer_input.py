@@ -19,6 +19,8 @@ SILENT, SURE = 5.0, 50.0
 """A value of fewer errors counts as 0, one of more as positive; between them it is in doubt."""
 DETERMINED = 0.75
 """Equations per unknown from which on signs may tell the rest."""
+LARGEST_PROGRAMME = 2_000_000
+"""Entries of a linear programme: it then takes about ten seconds."""
 SLACK = 1e-5
 REGULAR = 1e-9
 SUPPORTS = (1e-3, 1e-4, 1e-5, 1e-5)
@@ -75,6 +77,7 @@ class Inputs:
         errors: standard deviations.
         slopes: ∂L/∂y of the layer, [channels, height, width] of its outputs.
         misfit: relative, of the equations; rounding if all assumptions hold.
+        determined: False if others fit as well, of which this is the smoothest.
         off: where y is not positive, by these inputs.
     """
 
@@ -82,6 +85,7 @@ class Inputs:
     errors: torch.Tensor
     slopes: torch.Tensor
     misfit: float
+    determined: bool
     off: torch.Tensor
 
 
@@ -98,7 +102,13 @@ class _Family:
 
 
 def layer_input(
-    layer: Convolution, gradient: torch.Tensor, seen: torch.Tensor, outputs: Outputs, *, positive: bool
+    layer: Convolution,
+    gradient: torch.Tensor,
+    seen: torch.Tensor,
+    outputs: Outputs,
+    *,
+    positive: bool,
+    noise: float = 0.0,
 ) -> Inputs | None:
     """Solve for what a layer read.
 
@@ -114,12 +124,14 @@ def layer_input(
         seen: where that is visible.
         outputs: what is known behind the ReLU.
         positive: True if a comes from a ReLU, too.
+        noise: standard deviation of what was added to ∂L/∂W, beside rounding.
 
     Returns:
-        None if the outputs' factor can't be told.
+        None if the outputs' factor can't be told, as where no layer has a bias, or signs would have to tell
+        too much.
     """
     slopes = outputs.passed
-    family = _explaining(layer, gradient, seen & ~outputs.doubtful[:, None, None, None], slopes)
+    family = _explaining(layer, gradient, seen & ~outputs.doubtful[:, None, None, None], slopes, noise)
     known = outputs.sure
     given, bias = outputs.values[known], layer.bias[:, None, None].expand(known.shape)[known]
 
@@ -133,20 +145,22 @@ def layer_input(
         family.free = torch.cat([family.free, family.particular[:, None]], dim=1)
         forward, missing = torch.cat([forward, (start - given)[:, None]], dim=1), -bias
         family.particular = torch.zeros_like(family.particular)
-    values, errors = family.particular, family.variance.sqrt()
+    values, errors, determined = family.particular, family.variance.sqrt(), True
     if family.free.shape[1]:
-        moved, rank = _least(forward, missing)
-        if rank == family.free.shape[1]:
+        moved, inverse = _least(forward, missing)
+        if inverse.shape[1] == family.free.shape[1]:
             spoiled = outputs.errors.square() + layer.variance(family.variance.view(layer.shape))
-            spread = family.free @ torch.linalg.pinv(forward, rtol=1e-9)
-            errors = (family.variance + spoiled[known].mean() * spread.square().sum(dim=1)).sqrt()
+            spread = (family.free @ inverse).square().sum(dim=1)
+            errors = (family.variance + spoiled[known].mean() * spread).sqrt()
         elif not positive:
-            moved = _smoothest(layer, family, forward, missing)
+            moved, determined = _smoothest(layer, family, forward, missing), False
         elif family.rows + len(given) < DETERMINED * len(values):
             return None
         else:
             found = _by_signs(family, forward, missing)
-            moved = moved if found is None else found
+            if found is None:
+                return None
+            moved = found
         values = values + family.free @ moved
         missing = missing - forward @ moved
         factor = factor if outputs.scaled else float(moved[-1])
@@ -159,12 +173,13 @@ def layer_input(
         errors=errors.view(layer.shape).clamp_min(LEAST_ERROR * float(values.abs().max())),
         slopes=slopes / factor,
         misfit=max(misfit, family.misfit),
+        determined=determined,
         off=layer.linear(values[None])[0] + layer.bias[:, None, None] <= 0,
     )
 
 
 def _explaining(
-    layer: Convolution, gradient: torch.Tensor, seen: torch.Tensor, slopes: torch.Tensor
+    layer: Convolution, gradient: torch.Tensor, seen: torch.Tensor, slopes: torch.Tensor, noise: float
 ) -> _Family:
     rows = layer.gradient_rows(slopes)
     channels, places = layer.shape[0], rows.shape[1]
@@ -186,8 +201,8 @@ def _explaining(
         solution = inverse @ (left[:, :rank].T @ values)
         mine = slice(channel * places, (channel + 1) * places)
         family.particular[mine] = solution
-        noise = ROUNDOFF**2 * values.square().sum() / max(1, len(values))
-        family.variance[mine] = noise * inverse.square().sum(dim=1)
+        spoiled = ROUNDOFF**2 * values.square().sum() / max(1, len(values)) + noise**2
+        family.variance[mine] = spoiled * inverse.square().sum(dim=1)
         family.rows += rank
         rest += float((own @ solution - values).square().sum())
         free.append(right[rank:].T)
@@ -199,10 +214,15 @@ def _explaining(
     return family
 
 
-def _least(matrix: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """The shortest least-squares solution, and the rank."""
-    solved = torch.linalg.lstsq(matrix, wanted[:, None], driver="gelsy", rcond=1e-9)
-    return solved.solution[:, 0], int(solved.rank)
+def _least(matrix: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The shortest least-squares solution, and V/σ of the matrix U·diag(σ)·Vᵀ, with a column per σ > 0.
+
+    By singular values, not by pivots: these come out otherwise when memory is aligned otherwise.
+    """
+    left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
+    rank = int((sizes > 1e-9 * sizes[:1].sum()).sum())
+    inverse = right[:rank].T / sizes[:rank]
+    return inverse @ (left[:, :rank].T @ wanted), inverse
 
 
 def _smoothest(
@@ -225,8 +245,10 @@ def _smoothest(
 
 
 def _by_signs(family: _Family, forward: torch.Tensor, missing: torch.Tensor) -> torch.Tensor | None:
-    """z of the least sum of non-negative entries; None if there is none."""
+    """z of the least sum of non-negative entries; None if there is none, or too much to solve."""
     particular, free = family.particular, family.free
+    if free.shape[1] * (len(free) + len(missing)) > LARGEST_PROGRAMME:
+        return None
     some = len(missing) > 0
     result = linprog(
         free.sum(dim=0).numpy(),
