@@ -45,9 +45,10 @@ def labels_told(rows: Sequence[Row], margins: Margins) -> str:
         margins: whose ``chance`` says what luck explains.
     """
     rows = [row for row in rows if row.get("label_chance") is not None]
-    found = {way: _told(rows, name, margins) for way, name in _WAYS.items()}
-    for attacker, mine in _by_attacker(rows):
-        found[attacker] = _told(mine, "label_correct", margins)
+    asked = [(way, rows, name) for way, name in _WAYS.items()]
+    asked += [(attacker, mine, "label_correct") for attacker, mine in _by_attacker(rows)]
+    asked = [(way, mine, name) for way, mine, name in asked if _rounds(mine, name)]
+    found = {way: _told(mine, name, margins.chance / len(asked)) for way, mine, name in asked}
     most = max((told for told in found.values() if told), default=None)
     if most is None:
         return ""
@@ -72,8 +73,10 @@ def identities_told(rows: Sequence[Row], reference: Sequence[Row], margins: Marg
     )
     usual = max(shares, default=0.0)
     chance = max(usual, 1 / min((row.get("candidates") or CANDIDATES for row in rows), default=CANDIDATES))
+    attackers = _by_attacker([row for row in rows if row.get("identified") is not None])
     found = {
-        attacker: _told(mine, "identified", margins, chance=chance) for attacker, mine in _by_attacker(rows)
+        attacker: _told(mine, "identified", margins.chance / len(attackers), chance=chance)
+        for attacker, mine in attackers
     }
     most = max((told for told in found.values() if told), default=None)
     if most is None:
@@ -100,7 +103,7 @@ def labels_counted(rows: Sequence[Row]) -> str:
     return " / ".join(count or "–" for count in counts) if any(counts) else ""
 
 
-def _told(rows: Sequence[Row], name: str, margins: Margins, *, chance: float | None = None) -> _Told | None:
+def _told(rows: Sequence[Row], name: str, level: float, *, chance: float | None = None) -> _Told | None:
     """The round in which most samples are told; None if luck explains every round.
 
     A sample counts once in a test. What tells it in one round is likely to in the next, so its rounds are no
@@ -109,6 +112,7 @@ def _told(rows: Sequence[Row], name: str, margins: Margins, *, chance: float | N
 
     Args:
         name: of a row's field, true of a sample that is told; rows where it is None are left out.
+        level: of this attacker or way: a verdict's, shared out among all that are tested for it.
         chance: probability of each hit by luck; None for the mean of rows' ``label_chance``.
     """
     rounds = _rounds(rows, name)
@@ -116,7 +120,7 @@ def _told(rows: Sequence[Row], name: str, margins: Margins, *, chance: float | N
     for mine in rounds:
         hits = sum(bool(row[name]) for row in mine)
         usual = mean(float(row["label_chance"]) for row in mine) if chance is None else chance
-        if beyond_chance(hits, len(mine), usual, level=margins.chance / len(rounds)):
+        if beyond_chance(hits, len(mine), usual, level=level / len(rounds)):
             beyond.append(_Told(hits / len(mine), hits, len(mine), known))
     return max(beyond, default=None)
 

@@ -16,7 +16,7 @@ from attacks.inversion.bench.config import Knowledge, SweepConfig
 from attacks.inversion.bench.labels import LABEL_FIELDS, label_figures
 from attacks.inversion.bench.rows import rows_of
 from attacks.inversion.bench.sweep import Sweep
-from attacks.inversion.bench.told import labels_counted
+from attacks.inversion.bench.told import labels_counted, labels_told
 from attacks.inversion.bench.verdict import Margins, judged
 from attacks.inversion.exposure import Exposure
 from attacks.inversion.training import Training
@@ -341,3 +341,22 @@ def test_rows_of_a_sweep_say_whether_labels_are_told():
     for one in found:
         assert one["label_from_mask"] is (True if one["ratio"] else None)
         assert one["label_from_update"] in (True, False) and 0.1 <= one["label_chance"] < 0.2
+
+
+@pytest.mark.parametrize("attackers", [1, 2])
+def test_more_attackers_have_no_more_luck_together(attackers):
+    """Two of two labels at 0.09 each have 0.0081: below a verdict's 1%, above its half."""
+    rows = [
+        row(
+            "magnitude",
+            0.1,
+            PRIOR_DB,
+            sample=sample,
+            attacker=name,
+            label_correct=name == "gn",
+            label_chance=0.09,
+        )
+        for sample in (0, 1)
+        for name in ("gn", "dlg")[:attackers]
+    ]
+    assert bool(labels_told(rows, MARGINS)) is (attackers == 1)
