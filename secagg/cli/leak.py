@@ -22,7 +22,7 @@ from secagg.errors import Code, ConfigError
     multiple=True,
     metavar="NAME,…",
     help="lenet, lenet-sigmoid, convnet, resnet18, resnet18-training, mlp, bert, gpt2, or your own as "
-    "module:callable.  [default: lenet]",
+    "module:callable, a function of (shape, classes).  [default: lenet]",
 )
 @click.option(
     "--significance",
@@ -79,8 +79,9 @@ from secagg.errors import Code, ConfigError
 @click.option(
     "--dataset",
     metavar="NAME|PATH",
-    help="digits, fashion-mnist, cifar10 and more, or a file or folder.  "
-    "[default: fashion-mnist where it is found, else digits]",
+    help="digits, fashion-mnist, cifar10, pneumonia, sst2 (text, for bert and gpt2), a folder of IDX files "
+    "or an .npz file; its images hold bytes, or values from 0 to 1.  "
+    "[default: fashion-mnist where it is found, else digits; sst2 for bert and gpt2]",
 )
 @click.option("--data", metavar="DIR", help="Folder with the named data sets.  [default: $SECAGG_DATA]")
 @click.option("--batch", type=int, help="Samples per update.  [default: 1]")

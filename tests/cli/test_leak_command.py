@@ -205,6 +205,32 @@ def test_a_label_outside_the_range_is_refused(capsys, elsewhere):
     assert "labels run from -1 to 0" in refused(capsys, elsewhere, "--dataset", file)
 
 
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        (np.linspace(0, 255, 40 * 64).reshape(40, 8, 8), "values run from 0 to 255; give uint8, or divide"),
+        (np.full((40, 8, 8), 7, dtype=np.uint8), "no two of them differ"),
+        (np.full((40, 64), 7.0), "no two of them differ"),
+        (np.zeros((3, 8, 8), dtype=np.uint8), "3 samples are too few to hold some out for testing; one class "
+         "at least needs 3"),
+    ],
+)  # fmt: skip
+def test_own_samples_that_say_nothing_are_refused(capsys, elsewhere, images, says):
+    """Before anything is played: pixels out of range, samples that are all one, too few of them."""
+    file = elsewhere.parent / "own.npz"
+    np.savez(file, x=images, y=np.arange(len(images)) % 2)
+    assert says in refused(capsys, elsewhere, "--dataset", file, "--victim", "mlp")
+
+
+def test_text_victims_say_which_text_they_read(capsys, elsewhere):
+    """By default they ask for it; of anything else one line names the way out."""
+    text = ("--attacker", "embedding-rows")
+    assert "tokenizer bert" in refused(capsys, elsewhere, "--victim", "bert,gpt2", "--data", ".", *text)
+    for others in (("--victim", "bert", "--dataset", "digits"), ("--victim", "mlp,bert")):
+        line = refused(capsys, elsewhere, *others, *text)
+        assert "victim bert reads text, which digits is not" in line and "--dataset sst2" in line
+
+
 def test_a_victim_with_a_layer_that_can_not_be_attacked_is_refused(capsys, elsewhere, monkeypatch):
     (elsewhere.parent / "odd_victim.py").write_text(
         "from torch import nn\n"

@@ -20,7 +20,7 @@ from attacks.inversion.bench.command import (
 )
 from attacks.inversion.bench.crew import Processes
 from attacks.inversion.bench.from_run import RunTrial, Trial
-from attacks.inversion.bench.page import write_run_page
+from attacks.inversion.bench.page import unfinished_text, write_run_page
 from attacks.inversion.bench.rows import OF_A_RUN, check_stored, ordered, rows_of
 from attacks.inversion.bench.samples import samples_in
 from attacks.inversion.bench.store import Store
@@ -79,14 +79,15 @@ def _report(
             return
         advice = advise(rows, trial.margins)
         answer = None if advice else _unmasked(planned, rows)
-        facts = _facts(planned, rows, ended=len(ended))
         page = write_run_page(
             run,
+            unfinished=unfinished_text(played, ended=len(ended), cells=len(planned.cells)),
+            hypothetical=_all_encrypted(planned),
             rows=rows,
             advice=advice,
             margins=trial.margins,
             pictures=planned.pictures(store),
-            facts=facts,
+            facts=_facts(planned, rows),
             answer=answer,
             out=out,
             command=command,
@@ -105,14 +106,14 @@ def _report(
             "failures": list(played.failures),
         },
     )
-    print_tables(rows, advice, (), console)
+    print_tables(rows, advice, (), console, complete=played.complete)
     if answer:
         console.print(f"\n{answer.text}", highlight=False, soft_wrap=True)
     console.print(f"\n{margins_text(trial.margins)}", highlight=False, soft_wrap=True, style="dim")
     console.print(f"wrote {out / 'result.json'} and {page}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _facts(planned: RunTrial, rows: Sequence[dict[str, Any]], *, ended: int) -> list[str]:
+def _facts(planned: RunTrial, rows: Sequence[dict[str, Any]]) -> list[str]:
     trial = planned.trial
     clients = dict.fromkeys(str(row["client"]) for row in rows)
     rounds = sorted({int(row["round"]) for row in rows})
@@ -122,8 +123,6 @@ def _facts(planned: RunTrial, rows: Sequence[dict[str, Any]], *, ended: int) -> 
     if planned.blank_rounds:
         numbers = ", ".join(map(str, planned.blank_rounds))
         more.append(f"nothing was visible in round {numbers}: no mask is judged by its updates")
-    if ended < len(planned.cells):
-        more.append(f"incomplete: {ended} of {len(planned.cells)} cells ended")
     return [
         f"{samples} samples in updates of {', '.join(clients)}; rounds {', '.join(map(str, rounds))}{seen}",
         f"labels are {'known to' if trial.labels_known else 'inferred by'} attackers, who know the base "
@@ -131,6 +130,14 @@ def _facts(planned: RunTrial, rows: Sequence[dict[str, Any]], *, ended: int) -> 
         *(f"not attacked: {clause}" for clause in planned.left_out),
         *more,
     ]
+
+
+def _all_encrypted(planned: RunTrial) -> bool:
+    """True if of every update something was hidden, or all of it."""
+    masked = {cell.update for cell in planned.cells if cell.significance not in (NONE, FULL)}
+    honest = planned.stage.recording.honest
+    clear = {cell.update for cell in planned.cells} - masked
+    return all(honest[update][0] in planned.blank_rounds for update in clear)
 
 
 def _unmasked(planned: RunTrial, rows: Sequence[dict[str, Any]]) -> Answer:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from attacks.inversion.bench.advice import Advice
+from attacks.inversion.bench.campaign import Played
 from attacks.inversion.bench.cell import Setting
 from attacks.inversion.bench.names import HEADING, shortened
 from attacks.inversion.bench.scene import tokenizer_of
@@ -22,11 +23,15 @@ from attacks.inversion.report.galleries import Decoder, Pictures
 from attacks.inversion.report.page import Answer, write_page
 from secagg.simulation.result import machine, versions
 
+MOST_SAID = 160
+"""Characters of a failure that the page quotes, at most; ``result.json`` has all of it."""
+
 
 def write_sweep_page(
     sweep: Sweep,
     store: Store,
     *,
+    unfinished: str,
     rows: Sequence[Row],
     advice: Sequence[Advice],
     margins: Margins,
@@ -39,6 +44,7 @@ def write_sweep_page(
     Args:
         sweep: whose cells are shown.
         store: that has their pictures.
+        unfinished: of ``unfinished_text``.
         rows, advice, margins, costs: as in ``result.json``.
         out: folder.
         command: as called.
@@ -48,6 +54,7 @@ def write_sweep_page(
         page_of(
             Findings(
                 title=f"What does encrypting a part of {_listed(names)} leak?",
+                unfinished=unfinished,
                 rows=rows,
                 advice=advice,
                 margins=margins,
@@ -66,6 +73,8 @@ def write_sweep_page(
 def write_run_page(
     run: Path,
     *,
+    unfinished: str,
+    hypothetical: bool,
     rows: Sequence[Row],
     advice: Sequence[Advice],
     margins: Margins,
@@ -79,6 +88,8 @@ def write_run_page(
 
     Args:
         run: its folder.
+        unfinished: of ``unfinished_text``.
+        hypothetical: as in ``Findings``.
         rows, advice, margins: as in ``result.json``.
         pictures: each of one sample, whose number is its cell's update.
         facts: what was attacked, a line each.
@@ -89,7 +100,9 @@ def write_run_page(
     return write_page(
         page_of(
             Findings(
-                title=f"What did the run in {shortened(run.name, HEADING)} leak?",
+                title=f"What did the run in '{shortened(run.absolute().name, HEADING)}' leak?",
+                unfinished=unfinished,
+                hypothetical=hypothetical,
                 rows=rows,
                 advice=advice,
                 margins=margins,
@@ -103,6 +116,23 @@ def write_run_page(
         ),
         out,
     )
+
+
+def unfinished_text(played: Played, *, ended: int, cells: int) -> str:
+    """What is missing, in a line; empty if every cell ended.
+
+    Args:
+        played: how it went.
+        ended: cells that are stored.
+        cells: all that are to end.
+    """
+    if played.complete:
+        return ""
+    text = f"{'interrupted: ' if played.interrupted else ''}{ended} of {cells} cells ended"
+    if played.failures:
+        first = played.failures[0].strip().partition("\n")[0]
+        text += f", {len(played.failures)} failed: {shortened(first, MOST_SAID)}"
+    return f"{text}; the same command goes on"
 
 
 def made_with() -> str:

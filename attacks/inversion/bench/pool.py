@@ -11,6 +11,7 @@ import torch
 from attacks.inversion.batch import Batch
 from attacks.inversion.bench.cell import Setting, seed_of
 from attacks.inversion.data import load_source
+from secagg.errors import Code, ConfigError
 
 MOST_KNOWN = 2000
 """Samples from which the mean image and the prior are taken."""
@@ -89,7 +90,8 @@ def load_pool(setting: Setting, data: Path | None, *, updates: int, tokenizer: s
         tokenizer: of text, the victim's.
 
     Raises:
-        ConfigError: as ``load_source``; CONFIG_INVALID if there are too few samples.
+        ConfigError: as ``load_source``; CONFIG_INVALID if there are too few samples, or known ones that don't
+            differ, so that nobody could tell one from another.
     """
     source = load_source(setting.dataset, data, tokenizer=tokenizer, tokens=setting.tokens)
     seed = seed_of(setting.seed, "samples", source.name)
@@ -97,6 +99,13 @@ def load_pool(setting: Setting, data: Path | None, *, updates: int, tokenizer: s
     others = min(OTHER_CLIENTS * setting.batch, len(source.train) // 2)
     known = source.known(min(MOST_KNOWN + others, len(source.train)), seed=seed)
     rest = torch.arange(len(known))
+    background = known.take(rest[others:])
+    if not source.vocabulary and bool((background.inputs == background.inputs[:1]).all()):
+        raise ConfigError(
+            Code.CONFIG_INVALID,
+            f"data set {source.name}: of its samples {len(background)} may be known to attackers, and no two "
+            "of them differ; give one with samples that do",
+        )
     return Pool(
         name=source.name,
         attacked=Batch(
@@ -106,7 +115,7 @@ def load_pool(setting: Setting, data: Path | None, *, updates: int, tokenizer: s
         others=tuple(
             known.take(rest[start : start + setting.batch]) for start in range(0, others, setting.batch)
         ),
-        known=known.take(rest[others:]),
+        known=background,
         classes=source.classes,
         vocabulary=source.vocabulary,
         padding=source.padding,

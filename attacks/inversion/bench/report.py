@@ -11,7 +11,7 @@ from rich.console import Console
 
 from attacks.inversion.bench.advice import Advice, advise
 from attacks.inversion.bench.campaign import Played
-from attacks.inversion.bench.page import write_sweep_page
+from attacks.inversion.bench.page import unfinished_text, write_sweep_page
 from attacks.inversion.bench.rows import ordered, rows_of
 from attacks.inversion.bench.store import Store
 from attacks.inversion.bench.sweep import Sweep
@@ -47,6 +47,7 @@ def report(
         page = write_sweep_page(
             sweep,
             store,
+            unfinished=unfinished_text(played, ended=len(ended), cells=len(sweep.cells)),
             rows=rows,
             advice=advice,
             margins=margins,
@@ -70,7 +71,7 @@ def report(
         },
     )
     if rows:
-        print_tables(rows, advice, costs, console)
+        print_tables(rows, advice, costs, console, complete=played.complete)
         console.print(f"\n{margins_text(margins)}", highlight=False, soft_wrap=True, style="dim")
     console.print(f"wrote {out / 'result.json'} and {page}", highlight=False, markup=False, soft_wrap=True)
     return advice

@@ -16,6 +16,8 @@ from attacks.inversion.bench.config import SweepConfig
 from attacks.inversion.bench.play import Stage, exposed_to
 from attacks.inversion.bench.protected import Protected, protection_of, protections_of
 from attacks.inversion.bench.scene import Scene, check_device
+from attacks.inversion.data import TEXTS
+from attacks.inversion.victims import TEXT_VICTIMS
 from secagg.errors import Code, ConfigError, UpdateError
 from secagg.update import Manifest
 
@@ -50,7 +52,7 @@ class Sweep:
             UpdateError: MASK_MISMATCH, MASK_MALFORMED, MANIFEST_MISMATCH.
         """
         check_device(config.device)
-        dataset, note = config.dataset_or_default()
+        dataset, note = _dataset(config)
         setting = config.setting(dataset)
         notes = [note] if note else []
         kinds, manifests = [], {}
@@ -214,6 +216,25 @@ class _Kind:
             update=update,
             attacker=attacker,
         )
+
+
+def _dataset(config: SweepConfig) -> tuple[str, str]:
+    """The data set, and what to say where it was not asked for: text, if all victims read that.
+
+    Raises:
+        ConfigError: CONFIG_INVALID if a victim reads text and the data set is none.
+    """
+    readers = [name for name in config.victim if name.partition(":")[0] in TEXT_VICTIMS]
+    if config.dataset is None and len(readers) == len(config.victim):
+        return TEXTS[0], f"dataset: {TEXTS[0]}, as {', '.join(readers)} can read nothing but text"
+    dataset, note = config.dataset_or_default()
+    if readers and dataset not in TEXTS:
+        raise ConfigError(
+            Code.CONFIG_INVALID,
+            f"victim {readers[0]} reads text, which {dataset} is not; give it a sweep of its own, with "
+            f"--dataset {TEXTS[0]}",
+        )
+    return dataset, note
 
 
 def _folder(config: SweepConfig) -> Path | None:

@@ -27,16 +27,23 @@ _COMMON = (
     "the clear either, or diverged, or couldn't begin."
 )
 LEGEND = (
-    f"median / worst sample. {_COMMON} bound: for attackers who know the mask PSNR_pred, what the visible "
-    "part holds; for others what I2F predicts."
+    f"median / worst sample. {_COMMON} predicted: for attackers who know the mask PSNR_pred, what the "
+    "visible part holds; for others what I2F predicts."
 )
 TEXT_LEGEND = f"median / worst sample. tokens: at their places. words: in any order. {_COMMON}"
 
 
 def print_tables(
-    rows: Sequence[Row], advice: Sequence[Advice], costs: Sequence[Mapping[str, Any]], console: Console
+    rows: Sequence[Row],
+    advice: Sequence[Advice],
+    costs: Sequence[Mapping[str, Any]],
+    console: Console,
+    *,
+    complete: bool = True,
 ) -> None:
     """What attackers reached under every protection; what it costs; and the advice."""
+    if not complete:
+        console.print("\nof what has ended:", highlight=False)
     text = all(row["psnr_db"] is None for row in rows if row["ended"] == "done")
     for names, group in _groups(rows):
         console.print()
@@ -87,7 +94,7 @@ def _attacks(title: str, rows: Sequence[Row], *, text: bool) -> Table:
         "told",
         "labels",
         "open",
-        *(() if text else ("bound\ndB",)),
+        *(() if text else ("predicted\ndB",)),
     ):
         table.add_column(name, justify="right", no_wrap=True)
     kinds = dict.fromkeys((row["ratio"], row["attacker"], row["aware"]) for row in rows)
@@ -97,14 +104,14 @@ def _attacks(title: str, rows: Sequence[Row], *, text: bool) -> Table:
         ]
         masked = mine[0]["significance"] not in (NONE, FULL)
         knows = "" if not masked else "yes" if aware else "no"
-        bound = "psnr_pred_db" if aware or not masked else "psnr_naive_pred_db"
+        predicted = "psnr_pred_db" if aware or not masked else "psnr_naive_pred_db"
         really = really_hidden(ratio, hidden_shares(mine))
         asked = f"{ratio:g}\n→ {really}" if really else f"{ratio:g}"
-        table.add_row(asked, Text(attacker), knows, *_figures(mine, bound, text=text))
+        table.add_row(asked, Text(attacker), knows, *_figures(mine, predicted, text=text))
     return table
 
 
-def _figures(rows: Sequence[Row], bound: str, *, text: bool) -> list[str]:
+def _figures(rows: Sequence[Row], predicted: str, *, text: bool) -> list[str]:
     ended = statuses(rows)
     unsure = sum(one in (Status.INCONCLUSIVE, Status.DIVERGED, Status.UNSUITED) for one in ended)
 
@@ -117,7 +124,7 @@ def _figures(rows: Sequence[Row], bound: str, *, text: bool) -> list[str]:
         counted(rows, "identified"),
         labels_counted(rows),
         f"{unsure}/{len(ended)}" if unsure else "",
-        *([] if text else [spread(bound, 0)]),
+        *([] if text else [spread(predicted, 0)]),
     ]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from attacks.inversion.data.pool import Pool
 from attacks.inversion.data.source import Source
 from secagg.errors import Code, ConfigError
-from secagg.simulation.datasets import Samples, load_dataset
+from secagg.simulation.datasets import Dataset, Samples, load_dataset
+from secagg.simulation.datasets.dataset import malformed
 
 CLASS_NAMES = {
     "digits": tuple("0123456789"),
@@ -42,7 +43,7 @@ CLASS_NAMES = {
 
 
 def load_images(dataset: str, data: Path | None = None) -> Source:
-    """A data set that ``load_dataset`` knows, by name or path, float64 in [0, 1] if it holds bytes.
+    """A data set that ``load_dataset`` knows, by name or path, float64; images lie in [0, 1].
 
     Args:
         dataset: ``digits``, ``fashion-mnist``, ``cifar10``, ``pneumonia``, a folder of IDX files or an
@@ -51,13 +52,16 @@ def load_images(dataset: str, data: Path | None = None) -> Source:
         data: folder with the named data sets; default $SECAGG_DATA.
 
     Raises:
-        ConfigError: DATA_MISSING names what is missing and where it comes from; DATA_MALFORMED;
-            DEPENDENCY_MISSING; CONFIG_INVALID for a SIDE that doesn't divide the images'.
+        ConfigError: DATA_MISSING names what is missing and where it comes from; DATA_MALFORMED, also for
+            images beyond [0, 1]; DEPENDENCY_MISSING; CONFIG_INVALID for a SIDE that doesn't divide the
+            images'.
     """
     name, at, side = dataset.rpartition("@")
     if not side.isdecimal() or Path(dataset).expanduser().exists():
         name, side = dataset, ""
     found = load_dataset(name, data)
+    if len(found.shape) == 3:
+        _check_range(found)
     train, test = (
         Pool(values=part.values, labels=part.labels) if not side else _smaller(part, int(side), dataset)
         for part in (found.train, found.test)
@@ -70,6 +74,18 @@ def load_images(dataset: str, data: Path | None = None) -> Source:
         train=train,
         test=test,
     )
+
+
+def _check_range(images: Dataset) -> None:
+    """See that pixels lie in [0, 1]: attackers look no further, and decibels count from there."""
+    parts = (images.train.values, images.test.values)
+    if parts[0].dtype == np.uint8:
+        return
+    low, high = float(min(part.min() for part in parts)), float(max(part.max() for part in parts))
+    if low < 0 or high > 1:
+        bytelike = low >= 0 and high <= 255
+        way_out = "give uint8, or divide by 255" if bytelike else "images need values from 0 to 1"
+        raise malformed(images.name, f"values run from {low:g} to {high:g}; {way_out}")
 
 
 def _smaller(part: Samples, side: int, dataset: str) -> Pool:

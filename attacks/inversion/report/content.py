@@ -23,6 +23,9 @@ class Findings:
         rows: as ``judged`` returns them.
         advice: of ``advise``.
         answer: what to do where no advice says it, as no mask was judged; above the advice.
+        unfinished: what is missing of it, in a line above all answers; empty if nothing is.
+        hypothetical: True of a run of whose every update something was encrypted: rows of ratio 0 are what
+            would have been read.
         margins: what both were made with.
         pictures: every cell with a function that gets a picture of it by kind, None if there is none.
         costs: per ratio flat figures of the CKKS engine: ``ratio, bytes_up, seal_ms, …``.
@@ -42,20 +45,26 @@ class Findings:
     made_with: str
     decode: Decoder | None = None
     answer: Answer | None = None
+    unfinished: str = ""
+    hypothetical: bool = False
     title: str = field(default="What does encrypting a part of the update leak?")
 
 
 def page_of(found: Findings) -> Page:
     """The page, from the answer down to the figures it rests on."""
+    unfinished = [Answer(kind="inconclusive", text=found.unfinished)] if found.unfinished else []
     return Page(
         title=found.title,
         facts=found.facts,
-        answers=[*([found.answer] if found.answer else []), *map(_answer, found.advice)],
+        answers=[*unfinished, *([found.answer] if found.answer else []), *map(_answer, found.advice)],
         figures=figures(found.rows),
-        galleries=galleries(found.rows, found.pictures, found.decode),
+        galleries=galleries(found.rows, found.pictures, found.decode, hypothetical=found.hypothetical),
         gallery_note="Of every sample the original and what one attacker made of it, by the share of "
         "encrypted entries. The attacker chooses among its attempts by its own loss, never by the original.",
-        tables=[leak_table(found.rows), *([cost_table(found.costs)] if found.costs else [])],
+        tables=[
+            leak_table(found.rows, hypothetical=found.hypothetical),
+            *([cost_table(found.costs)] if found.costs else []),
+        ],
         notes=_notes(found.margins),
         command=found.command,
         made_with=found.made_with,

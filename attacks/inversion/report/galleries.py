@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from attacks.inversion.bench.cell import FULL, NONE, Cell
 from attacks.inversion.bench.names import COLUMN, HEADING, shortened
 from attacks.inversion.bench.store import ORIGINAL, RECONSTRUCTION, Picture
 from attacks.inversion.bench.verdict import Row
 from attacks.inversion.report.curves import percent
-from attacks.inversion.report.grouping import Choice, choices, knowledge, names, ratios
+from attacks.inversion.report.grouping import IN_THE_CLEAR, Choice, choices, knowledge, names, ratios
 from attacks.inversion.report.page import Gallery, GalleryCell
 from attacks.inversion.report.pictures import data_uri
 
 MOST_ROWS = 16
-"""More samples than that make a page too heavy to open; the table counts all."""
+"""More samples than that make a page too heavy to open; the title says so, and the table counts all."""
 _EMPTY = GalleryCell()
 
 Pictures = Sequence[tuple[Cell, Callable[[str], Picture | None]]]
@@ -24,8 +25,14 @@ _Place = tuple[str, str, str, float, str, bool, int]
 _Found = Mapping[_Place, tuple[Picture | None, Picture | None]]
 
 
-def galleries(rows: Sequence[Row], pictures: Pictures, decode: Decoder | None) -> list[Gallery]:
-    """One per victim, way to choose entries, attacker and knowledge of a mask; the first is open."""
+def galleries(
+    rows: Sequence[Row], pictures: Pictures, decode: Decoder | None, *, hypothetical: bool = False
+) -> list[Gallery]:
+    """One per victim, way to choose entries, attacker and knowledge of a mask; the first is open.
+
+    Args:
+        rows, pictures, decode, hypothetical: as in ``Findings``.
+    """
     found, figures = _samples(pictures), {_place_of(row): row for row in rows}
     made = []
     for victim in names(rows, "victim"):
@@ -36,8 +43,10 @@ def galleries(rows: Sequence[Row], pictures: Pictures, decode: Decoder | None) -
                     gallery = _gallery(here, victim, choice, attacker, aware, found, figures, decode)
                     if gallery is not None:
                         made.append(gallery)
+    if hypothetical:
+        made = [replace(one, columns=_renamed(one.columns)) for one in made]
     if made:
-        made[0] = Gallery(title=made[0].title, columns=made[0].columns, rows=made[0].rows, open=True)
+        made[0] = replace(made[0], open=True)
     return made
 
 
@@ -83,10 +92,10 @@ def _gallery(
     figures: Mapping[_Place, Row],
     decode: Decoder | None,
 ) -> Gallery | None:
-    samples = sorted({int(row["sample"]) for row in rows})[:MOST_ROWS]
+    samples = sorted({int(row["sample"]) for row in rows})
     columns = [(choice.significance if ratio else NONE, ratio) for ratio in ratios(rows)] + [(FULL, 1.0)]
     lines = []
-    for sample in samples:
+    for sample in samples[:MOST_ROWS]:
         original: GalleryCell | None = None
         line = []
         for significance, ratio in columns:
@@ -114,6 +123,13 @@ def _gallery(
     if all(cell is _EMPTY for line in lines for cell in line[inner]):
         return None
     heads = ["original", *(percent(ratio) for _, ratio in columns[:-1]), "all hidden"]
+    title = _title(victim, choice, attacker, aware=aware)
+    if len(samples) > MOST_ROWS:
+        title += f" (the first {len(lines)} of {len(samples)})"
+    return Gallery(title=title, columns=heads, rows=lines)
+
+
+def _title(victim: str, choice: Choice, attacker: str, *, aware: bool) -> str:
     title = shortened(victim, HEADING)
     # Of a run whose updates had no mask the heads say it all.
     if choice.masked or choice.perturb:
@@ -121,7 +137,11 @@ def _gallery(
     title += f": {shortened(attacker, HEADING)}"
     if choice.masked:
         title += f" that {knowledge(aware=aware)}"
-    return Gallery(title=title, columns=heads, rows=lines)
+    return title
+
+
+def _renamed(heads: Sequence[str]) -> list[str]:
+    return [IN_THE_CLEAR if head == percent(0.0) else head for head in heads]
 
 
 def _cell(victim: str, sample: Picture, caption: str, alt: str, decode: Decoder | None) -> GalleryCell:

@@ -11,6 +11,8 @@ from attacks.inversion.bench.cell import FULL, NONE
 from attacks.inversion.bench.verdict import Row
 
 AWARE, NAIVE = "knows the mask", "takes hidden for zero"
+IN_THE_CLEAR = "had it been sent in the clear"
+"""What ratio 0 is of a run that encrypted something: nothing travelled so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,17 +13,30 @@ from attacks.inversion.bench.samples import counted, statuses
 from attacks.inversion.bench.told import labels_counted
 from attacks.inversion.bench.verdict import Row, Status
 from attacks.inversion.report.curves import percent
-from attacks.inversion.report.grouping import Choice, by_knowledge, choices, middle, names, ratios, values
+from attacks.inversion.report.grouping import (
+    IN_THE_CLEAR,
+    Choice,
+    by_knowledge,
+    choices,
+    middle,
+    names,
+    ratios,
+    values,
+)
 from attacks.inversion.report.page import Table, TableCell
 
 _MARKS = {Status.LEAKED: "bad", Status.INCONCLUSIVE: "unsure", Status.DIVERGED: "unsure"}
-
+_WOULD_HAVE = "would have leaked"
 
 _KNOWS = {True: "yes", False: "no", None: "–"}
 
 
-def leak_table(rows: Sequence[Row]) -> Table:
-    """A line per victim, way to choose entries, ratio, attacker and knowledge; once where there's no mask."""
+def leak_table(rows: Sequence[Row], *, hypothetical: bool = False) -> Table:
+    """A line per victim, way to choose entries, ratio, attacker and knowledge; once where there's no mask.
+
+    Args:
+        rows, hypothetical: as in ``Findings``.
+    """
     several = len({row.get("round") for row in rows}) > 1
     return Table(
         title="What leaked",
@@ -39,7 +52,7 @@ def leak_table(rows: Sequence[Row]) -> Table:
             *(head for field, heads in _SIMILARITIES.items() if values(rows, field) for head in heads),
             *("labels", "told", "status"),
         ],
-        rows=list(_lines(rows)),
+        rows=list(_lines(rows, hypothetical=hypothetical)),
         names=5,
     )
 
@@ -50,7 +63,7 @@ _ROUNDS = (
 )
 
 
-def _lines(rows: Sequence[Row]) -> Iterator[list[TableCell]]:
+def _lines(rows: Sequence[Row], *, hypothetical: bool) -> Iterator[list[TableCell]]:
     for victim in names(rows, "victim"):
         here = [row for row in rows if row["victim"] == victim]
         shown = choices(here)
@@ -59,15 +72,16 @@ def _lines(rows: Sequence[Row]) -> Iterator[list[TableCell]]:
             shown.append(Choice(FULL, ""))
         shares = dict.fromkeys((*ratios(here), 1.0))
         for choice, ratio, attacker in product(shown, shares, names(here, "attacker")):
-            kind = (ratio, attacker)
+            kind, never_sent = (ratio, attacker), hypothetical and ratio == 0
+            label = IN_THE_CLEAR if never_sent else choice.label
             mine = [row for row in here if choice.holds(row) and (row["ratio"], row["attacker"]) == kind]
             for aware, seen in by_knowledge(mine):
                 yield [
-                    *map(_name, (victim, choice.label)),
+                    *map(_name, (victim, label)),
                     _text(_asked(ratio, seen)),
                     _name(attacker),
                     _text(_KNOWS[aware]),
-                    *_figures(seen, rows),
+                    *_figures(seen, rows, never_sent=never_sent),
                 ]
 
 
@@ -78,11 +92,13 @@ _SIMILARITIES = {
 """Columns of images, and of text; a table has those that its rows have figures for."""
 
 
-def _figures(rows: Sequence[Row], everyone: Sequence[Row]) -> list[TableCell]:
+def _figures(rows: Sequence[Row], everyone: Sequence[Row], *, never_sent: bool) -> list[TableCell]:
     ended = statuses(rows)
+    words = {one: str(one) for one in Status} | ({Status.LEAKED: _WOULD_HAVE} if never_sent else {})
     # A count stays beside its word where the cell is narrow.
-    told = ", ".join(f"{ended.count(one)}\u00a0{one}" for one in Status if one in ended)
-    mark = next((_MARKS[one] for one in _MARKS if one in ended), "")
+    told = ", ".join(f"{ended.count(one)}\u00a0{words[one]}" for one in Status if one in ended)
+    alarming = [one for one in _MARKS if one in ended and words[one] != _WOULD_HAVE]
+    mark = next((_MARKS[one] for one in alarming), "")
     found = []
     if values(everyone, "psnr_db"):
         found += [

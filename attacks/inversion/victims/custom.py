@@ -137,17 +137,19 @@ def _called(name: str, shape: tuple[int, ...], classes: int, seed: int) -> nn.Mo
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    how = ""
     try:
         with torch.random.fork_rng(devices=[]):
             # What a module draws as it is imported must not hang on which seed came first in a process.
             torch.manual_seed(0)
             make: Callable[..., object] = getattr(importlib.import_module(module_name), attribute)
+            how = f"; it is called as {attribute}(shape, classes), here {attribute}({shape}, {classes})"
             torch.manual_seed(seed)
             made = make(shape, classes)
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's code does
-        raise ConfigError(Code.CONFIG_INVALID, f"victim {name} failed with {_brief(error)}") from error
+        raise ConfigError(Code.CONFIG_INVALID, f"victim {name} failed with {_brief(error)}{how}") from error
     if not isinstance(made, nn.Module):
         raise ConfigError(
             Code.CONFIG_INVALID, f"victim {name} returned {type(made).__name__}; a torch.nn.Module is needed"

@@ -54,5 +54,5 @@ def load_dataset(dataset: str, data: Path | None = None) -> Dataset:
     raise ConfigError(
         Code.DATA_MISSING,
         f"no data set {dataset!r}: give {', '.join(DATASETS)}, a folder of IDX files, "
-        "or an .npz file with arrays x and y",
+        "or an .npz file with arrays x and y; sst2, text, is for secagg leak only",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,6 +146,11 @@ def _hold_out(name: str, samples: Samples) -> tuple[Samples, Samples]:
         held.append(members[: round(HOLD_OUT * len(members))])
     test = np.sort(np.concatenate(held))
     if not len(test):
-        raise malformed(name, f"{len(samples)} samples are too few to hold some out for testing")
+        least = next(n for n in count(1) if round(HOLD_OUT * n))
+        raise malformed(
+            name,
+            f"{len(samples)} samples are too few to hold some out for testing; "
+            f"one class at least needs {least}",
+        )
     rest = np.setdiff1d(np.arange(len(samples)), test)
     return samples.take(rest), samples.take(test)

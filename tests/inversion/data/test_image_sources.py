@@ -44,6 +44,35 @@ def test_bytes_stand_for_a_255th(tmp_path):
     assert source.class_names == () and source.name == "own"
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0, 255, "values run from 0 to 255; give uint8, or divide by 255"),
+        (-3, 2.5, "values run from -3 to 2.5; images need values from 0 to 1"),
+        (0, 1.5, "values run from 0 to 1.5; give uint8"),
+    ],
+)
+@pytest.mark.parametrize("odd", range(10))
+def test_images_beyond_0_and_1_are_refused(tmp_path, low, high, said, odd):
+    """Whichever one it is, attacked or known; feature rows may hold any numbers."""
+    values = np.full((10, 4, 4), 0.5)
+    values[odd, 1, :2] = low, high
+    np.savez(tmp_path / "own.npz", x=values, y=np.arange(10) % 2)
+    np.savez(tmp_path / "rows.npz", x=values.reshape(10, -1), y=np.arange(10) % 2)
+    with pytest.raises(ConfigError) as caught:
+        load_images(str(tmp_path / "own.npz"))
+    assert said in caught.value.message and caught.value.code is Code.DATA_MALFORMED
+    assert load_images(str(tmp_path / "rows.npz")).shape == (16,)
+
+
+def test_images_from_0_to_1_are_taken_as_they_are(tmp_path):
+    values = np.random.default_rng(0).random((10, 4, 4), dtype=np.float32)
+    values[0, 0, :2] = 0, 1
+    np.savez(tmp_path / "own.npz", x=values, y=np.arange(10) % 2)
+    known = load_images(str(tmp_path / "own.npz")).known().inputs
+    assert rows(known) <= {tuple(image.flatten().tolist()) for image in values.astype(np.float64)}
+
+
 def test_no_sample_is_in_two_batches_or_known_beforehand(digits):
     """What is attacked is neither a candidate nor something that a victim or an attacker was trained on."""
     attacked = torch.cat([batch.inputs for batch in digits.batches(10, 8, seed=3)])
@@ -124,8 +153,9 @@ def test_missing_data_is_named_with_its_source(tmp_path):
             load_source(name, tmp_path)
         assert caught.value.code is Code.DATA_MISSING and source in caught.value.message
         assert str(tmp_path) in caught.value.message and "\n" not in caught.value.message
-    with pytest.raises(ConfigError, match="no data set 'minst'"):
+    with pytest.raises(ConfigError, match="no data set 'minst'") as caught:
         load_source("minst", tmp_path)
+    assert all(name in caught.value.message for name in SOURCES)
     assert set(SOURCES) == {"digits", "fashion-mnist", "cifar10", "pneumonia", "sst2"}
 
 

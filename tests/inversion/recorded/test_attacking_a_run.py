@@ -1,5 +1,6 @@
 """Attacks on what a real run put on the wire in the clear."""
 
+import html
 import io
 import json
 import math
@@ -243,7 +244,9 @@ def test_an_interrupted_trial_reports_what_ended_and_goes_on(selective_run, tmp_
         assert process.wait() == 130 and "the same command goes on" in rest
     result = json.loads((tmp_path / "result.json").read_text())
     page = (tmp_path / "leak.html").read_text()
-    assert result["complete"] is False and "cells ended" in page and result["advice"] == []
+    assert result["complete"] is False and result["advice"] == []
+    assert page.count("interrupted: ") == page.count("cells ended; the same command goes on</strong>") == 1
+    assert "of what has ended:" in rest
     assert all("no answer yet: no attack on a masked update has ended" in text for text in (rest, page))
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     assert "cells are already in" in " ".join(ended.stdout.split())
@@ -305,3 +308,16 @@ def test_a_run_without_a_mask_gets_an_answer_too(kind, said, request, tmp_path):
     attack_run(request.getfixturevalue(kind), trial, out=tmp_path / "leak", command="", console=console)
     assert said in " ".join(lines.getvalue().split())
     assert said in (tmp_path / "leak" / "leak.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "hypothetical"), [("plain_run", False), ("full_run", True), ("magnitude_run", True)]
+)
+def test_what_a_run_encrypted_is_not_shown_as_sent_in_the_clear(kind, hypothetical, request, tmp_path):
+    """Ratio 0 of a run without protection is what travelled; of any other what would have been read."""
+    run = request.getfixturevalue(kind)
+    attacked(run, Trial(attackers=("analytic",), clients=("client-1",)), tmp_path / "leak")
+    page = html.unescape((tmp_path / "leak" / "leak.html").read_text())
+    assert ("<th>had it been sent in the clear</th>" in page) is hypothetical
+    assert ("had it been sent in the clear</td>" in page) is hypothetical
+    assert f"<h1>What did the run in '{run.name}' leak?</h1>" in page

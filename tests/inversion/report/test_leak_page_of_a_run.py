@@ -28,9 +28,11 @@ def of_a_run(*, clients: tuple[str, ...] = ("client-1", "client-2"), masked: boo
     ]
 
 
-def found_in(shown: list[Any], answer: Answer | None = None) -> Page:
+def found_in(
+    shown: list[Any], answer: Answer | None = None, *, rounds: int = 2, hypothetical: bool = False
+) -> Page:
     """The page of a run with these rows, every one of which has pictures."""
-    stored = [replace(cell, update=cell.update + more) for cell in cells() for more in (0, 2)]
+    stored = [replace(cell, update=cell.update + 2 * more) for cell in cells() for more in range(rounds)]
     return page_of(
         Findings(
             rows=shown,
@@ -40,6 +42,7 @@ def found_in(shown: list[Any], answer: Answer | None = None) -> Page:
             costs=(),
             facts=(),
             answer=answer,
+            hypothetical=hypothetical,
             command="",
             made_with="",
         )
@@ -72,6 +75,35 @@ def test_pictures_without_a_mask_are_shown_once_with_client_and_round() -> None:
     assert found_in(naive).galleries == [gallery]
     masked = found_in(of_a_run(masked=True)).galleries
     assert len(masked) == 2 * 2 and masked[1].title.endswith("takes hidden for zero")
+
+
+@pytest.mark.parametrize(("rounds", "said"), [(8, ""), (9, " (the first 16 of 18)")])
+def test_a_gallery_that_does_not_show_all_samples_says_so(rounds: int, said: str) -> None:
+    shown = [
+        row | {"round": played, "sample": 2 * (played - 1) + row["sample"] % 2}
+        for row in of_a_run()
+        for played in range(1, rounds + 1)
+    ]
+    (gallery,) = found_in(shown, rounds=rounds).galleries
+    assert gallery.title == f"lenet: gauss-newton{said}" and len(gallery.rows) == 16
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_never_travelled_in_the_clear_is_no_leak(*, masked: bool) -> None:
+    """A run that encrypted: its ratio 0 says what would have been read, and alarms nobody."""
+    clear = "had it been sent in the clear"
+    shown = of_a_run(masked=masked)
+    for hypothetical in (False, True):
+        page = found_in(shown, hypothetical=hypothetical)
+        lines = [line for line in page.tables[0].rows if line[2].text == "0%"]
+        assert lines and {line[1].text == clear for line in lines} == {hypothetical}
+        assert {cell.mark for line in lines for cell in line} == ({""} if hypothetical else {"", "bad"})
+        status = "2\u00a0would have leaked" if hypothetical else "2\u00a0leaked"
+        assert {line[-1].text for line in lines} == {status}
+        heads = {gallery.columns[1] for gallery in page.galleries}
+        assert heads == {clear if hypothetical else "0%"}
+        others = [line[-1] for line in page.tables[0].rows if line[2].text == "10%"]
+        assert all(cell.mark == "bad" and "would" not in cell.text for cell in others)
 
 
 def test_a_sweep_s_pictures_say_which_sample_they_are_of() -> None:

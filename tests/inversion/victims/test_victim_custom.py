@@ -131,6 +131,7 @@ CASES = {
     "normalised": normalised,
     "frozen": frozen,
     "failing": failing,
+    "without_arguments": lambda: plain(SHAPE, 3),
     "number": lambda shape, classes: 3,
     "dropping": lambda shape, classes: nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(36, classes)),
     "switched_off": lambda shape, classes: nn.Sequential(
@@ -245,6 +246,8 @@ def test_shared_tensors_and_frozen_layers_in_two_places_are_no_obstacle(own, cas
     ("case", "said"),
     [
         ("failing", "RuntimeError: no weights"),
+        ("failing", "called as failing(shape, classes), here failing((1, 6, 6), 3)"),
+        ("without_arguments", "called as without_arguments(shape, classes)"),
         ("number", "returned int"),
         ("absent", "AttributeError"),
         ("dropping", "layer 1 is active dropout"),
@@ -279,3 +282,4 @@ def test_names_that_lead_nowhere_are_refused(name):
     with pytest.raises(ConfigError) as caught:
         load_victim(name, shape=SHAPE, classes=3, seed=0)
     assert caught.value.code is Code.CONFIG_INVALID
+    assert "called as" not in caught.value.message
