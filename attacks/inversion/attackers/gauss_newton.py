@@ -26,10 +26,10 @@ DAMPINGS = (1e-2, 1.0, 1e-4)
 """Restarts take them in turn."""
 ROUNDING = 100
 """A loss of no more than so many times rounding's leaves nothing to find from elsewhere."""
-CONSISTENT = 1e-3
-"""A loss above which not even the best fit explains what is seen."""
 NOISE = 4
 """And of no more than so many times noise's."""
+CONSISTENT = 1e-3
+"""A loss above which not even the best fit explains what is seen."""
 SOLVED, SMOOTHEST = "layer by layer", "layer by layer, the smoothest"
 SCALED, WARM = "but for a factor", "warm start"
 NEAR, NEARER = 0.2, 0.025

@@ -147,20 +147,10 @@ def layer_input(
         family.particular = torch.zeros_like(family.particular)
     values, errors, determined = family.particular, family.variance.sqrt(), True
     if family.free.shape[1]:
-        moved, inverse = _least(forward, missing)
-        if inverse.shape[1] == family.free.shape[1]:
-            spoiled = outputs.errors.square() + layer.variance(family.variance.view(layer.shape))
-            spread = (family.free @ inverse).square().sum(dim=1)
-            errors = (family.variance + spoiled[known].mean() * spread).sqrt()
-        elif not positive:
-            moved, determined = _smoothest(layer, family, forward, missing), False
-        elif family.rows + len(given) < DETERMINED * len(values):
+        chosen = _chosen(layer, family, outputs, forward, missing, positive=positive)
+        if chosen is None:
             return None
-        else:
-            found = _by_signs(family, forward, missing)
-            if found is None:
-                return None
-            moved = found
+        moved, errors, determined = chosen
         values = values + family.free @ moved
         missing = missing - forward @ moved
         factor = factor if outputs.scaled else float(moved[-1])
@@ -212,6 +202,30 @@ def _explaining(
     power = float(wanted[shown].square().sum())
     family.misfit = (rest / power) ** 0.5 if power > 0 else 0.0
     return family
+
+
+def _chosen(
+    layer: Convolution,
+    family: _Family,
+    outputs: Outputs,
+    forward: torch.Tensor,
+    missing: torch.Tensor,
+    *,
+    positive: bool,
+) -> tuple[torch.Tensor, torch.Tensor, bool] | None:
+    """z, the errors of what follows from it, and whether it is determined; None if signs can't tell it."""
+    moved, inverse = _least(forward, missing)
+    if inverse.shape[1] == family.free.shape[1]:
+        spoiled = outputs.errors.square() + layer.variance(family.variance.view(layer.shape))
+        spread = (family.free @ inverse).square().sum(dim=1)
+        return moved, (family.variance + spoiled[outputs.sure].mean() * spread).sqrt(), True
+    errors = family.variance.sqrt()
+    if not positive:
+        return _smoothest(layer, family, forward, missing), errors, False
+    if family.rows + int(outputs.sure.sum()) < DETERMINED * len(family.particular):
+        return None
+    found = _by_signs(family, forward, missing)
+    return None if found is None else (found, errors, True)
 
 
 def _least(matrix: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
